@@ -1,0 +1,298 @@
+//! What an agent is told to do, as the types it uses. Reading files and flags into this is the command line's job.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use adit_proto::names::HostPattern;
+use adit_tunnel::proof::TokenKey;
+
+/// An agent's whole configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The gateway's control port.
+    pub gateway: GatewayUrl,
+    /// The shared token.
+    pub token: TokenKey,
+    /// How the gateway's certificate is checked.
+    pub verify: Verify,
+    /// What is offered; at least one.
+    pub services: Vec<Service>,
+    /// Where the agent's own `/metrics`, `/healthz` and `/ready` listen; `None`: nowhere.
+    pub listen: Option<SocketAddr>,
+    /// How long open streams may go on after a drain was asked for.
+    pub drain_timeout: Duration,
+}
+
+/// One offered service.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// The hosts it answers for.
+    pub host: HostPattern,
+    /// What stands behind it.
+    pub upstream: Upstream,
+}
+
+/// What an agent connects a stream to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Upstream {
+    /// `http://host:port`: cleartext TCP.
+    Http {
+        /// Host name or address literal (IPv6 without brackets).
+        host: String,
+        /// Port.
+        port: u16,
+    },
+    /// `https://host:port`: TLS to the upstream.
+    Https {
+        /// Host name or address literal; also the name its certificate must bear.
+        host: String,
+        /// Port.
+        port: u16,
+        /// `false`: any certificate will do (a per-upstream opt-out).
+        verify: bool,
+    },
+    /// `unix:/path`: a stream socket.
+    Unix(PathBuf),
+    /// `file:/path`: a directory, served by the agent itself.
+    Files {
+        /// The directory.
+        root: PathBuf,
+        /// Whether directories without an `index.html` are listed.
+        browsing: bool,
+    },
+    /// `http_status:NNN`: a fixed answer.
+    Status(u16),
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, host, port) = match self {
+            Self::Http { host, port } => ("http", host, port),
+            Self::Https { host, port, verify: _ } => ("https", host, port),
+            Self::Unix(path) => return write!(f, "unix:{}", path.display()),
+            Self::Files { root, browsing: _ } => return write!(f, "file:{}", root.display()),
+            Self::Status(code) => return write!(f, "http_status:{code}"),
+        };
+        if host.contains(':') { write!(f, "{scheme}://[{host}]:{port}") } else { write!(f, "{scheme}://{host}:{port}") }
+    }
+}
+
+/// Why a URL or upstream is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct UrlError(String);
+
+/// Splits `host[:port]`, with IPv6 addresses in brackets. The host comes back without brackets.
+fn host_port(text: &str, default_port: u16) -> Result<(String, u16), UrlError> {
+    let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+        let (inside, after) =
+            rest.split_once(']').ok_or_else(|| UrlError("`[` without `]` in the host".into()))?;
+        inside
+            .parse::<std::net::Ipv6Addr>()
+            .map_err(|_not_ipv6| UrlError(format!("`{inside}` is not an IPv6 address")))?;
+        (inside, after.strip_prefix(':').or(after.is_empty().then_some("")))
+    } else {
+        match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, Some("")),
+        }
+    };
+    let port = match port {
+        Some("") if !text.ends_with(':') => default_port,
+        Some(digits) => digits
+            .parse()
+            .ok()
+            .filter(|&port| port != 0)
+            .ok_or_else(|| UrlError(format!("`{digits}` is not a port (1 to 65535)")))?,
+        None => return Err(UrlError("something other than `:port` follows the host".into())),
+    };
+    if host.is_empty() {
+        return Err(UrlError("the host is missing".into()));
+    }
+    if host.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '@' | '/' | '?' | '#' | '\\')) {
+        return Err(UrlError(format!("`{host}` is not a host name or address")));
+    }
+    Ok((host.to_owned(), port))
+}
+
+impl FromStr for Upstream {
+    type Err = UrlError;
+
+    /// Accepts the five forms above. A bare `host:port` or `:port` means `http://`. A path, query or user in an
+    /// `http` or `https` upstream is refused: paths pass through unchanged, so there is nothing to join them to.
+    fn from_str(text: &str) -> Result<Self, UrlError> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            if !path.starts_with('/') {
+                return Err(UrlError("a unix upstream needs an absolute path: unix:/run/app.sock".into()));
+            }
+            return Ok(Self::Unix(path.into()));
+        }
+        if let Some(path) = text.strip_prefix("file:") {
+            let path = path.strip_prefix("//").filter(|rest| rest.starts_with('/')).unwrap_or(path);
+            if path.is_empty() {
+                return Err(UrlError("a file upstream needs a directory: file:/srv/www".into()));
+            }
+            return Ok(Self::Files { root: path.into(), browsing: false });
+        }
+        if let Some(code) = text.strip_prefix("http_status:") {
+            return code
+                .parse()
+                .ok()
+                .filter(|code| (200..=599).contains(code))
+                .map(Self::Status)
+                .ok_or_else(|| UrlError(format!("`{code}` is not a final status code (200 to 599)")));
+        }
+        let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
+        let https = match scheme {
+            "http" => false,
+            "https" => true,
+            other => {
+                return Err(UrlError(format!(
+                    "`{other}://` is not an upstream; use http://, https://, unix:/path, file:/path or http_status:404"
+                )));
+            }
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        if rest.contains(['/', '?', '#']) {
+            return Err(UrlError("an upstream has no path: requests keep the path they came with".into()));
+        }
+        if rest.contains('@') {
+            return Err(UrlError("an upstream has no user or password in it".into()));
+        }
+        let rest = if rest.starts_with(':') { format!("127.0.0.1{rest}") } else { rest.to_owned() };
+        let (host, port) = host_port(&rest, if https { 443 } else { 80 })?;
+        Ok(if https { Self::Https { host, port, verify: true } } else { Self::Http { host, port } })
+    }
+}
+
+/// The gateway's control port as a URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayUrl {
+    /// Host name or address literal (IPv6 without brackets).
+    pub host: String,
+    /// Port, 8123 unless given.
+    pub port: u16,
+    /// How to speak to it.
+    pub transport: Transport,
+}
+
+/// What carries a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Transport {
+    /// Raw TLS where the other end agrees to it (ALPN), WebSocket on the same connection where it does not.
+    #[default]
+    Auto,
+    /// Raw TLS only.
+    Tls,
+    /// WebSocket only, for networks that pass nothing but HTTP.
+    WebSocket,
+}
+
+impl fmt::Display for GatewayUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = match self.transport {
+            Transport::Auto | Transport::WebSocket => "wss",
+            Transport::Tls => "tls",
+        };
+        let host = &self.host;
+        if host.contains(':') {
+            write!(f, "{scheme}://[{host}]:{}", self.port)
+        } else {
+            write!(f, "{scheme}://{host}:{}", self.port)
+        }
+    }
+}
+
+impl FromStr for GatewayUrl {
+    type Err = UrlError;
+
+    /// `wss://host[:port][/connect]` or `tls://host[:port]`; `https://` reads as `wss://`, and a bare
+    /// `host[:port]` too.
+    fn from_str(text: &str) -> Result<Self, UrlError> {
+        let (scheme, rest) = text.split_once("://").unwrap_or(("wss", text));
+        let transport = match scheme {
+            "wss" | "https" => Transport::Auto,
+            "tls" => Transport::Tls,
+            "ws" | "http" => {
+                return Err(UrlError(format!(
+                    "`{scheme}://` would carry the session unencrypted; use wss://{rest}"
+                )));
+            }
+            other => return Err(UrlError(format!("`{other}://` is not a gateway; use wss:// or tls://"))),
+        };
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if !matches!(path, "" | "connect") {
+            return Err(UrlError(format!("`/{path}` is not a path of the control port; leave it out")));
+        }
+        let (host, port) = host_port(authority, 8123)?;
+        Ok(Self { host, port, transport })
+    }
+}
+
+/// How the gateway's certificate is checked. The token's proof is bound to the channel in every mode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verify {
+    /// Any certificate (`--auto-tls`): the gateway's proof of the token stands in for the authority.
+    TokenProof,
+    /// By the system's authorities.
+    System,
+    /// By the authorities in a PEM file only.
+    Ca(PathBuf),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upstreams_read_back_as_written() {
+        for text in [
+            "http://127.0.0.1:8080",
+            "https://example.com:8443",
+            "http://[::1]:80",
+            "unix:/run/app.sock",
+            "file:/srv/www",
+            "http_status:503",
+        ] {
+            assert_eq!(text.parse::<Upstream>().unwrap().to_string(), text);
+        }
+        assert_eq!("localhost:3000".parse::<Upstream>().unwrap().to_string(), "http://localhost:3000");
+        assert_eq!(":3000".parse::<Upstream>().unwrap().to_string(), "http://127.0.0.1:3000");
+        assert_eq!("https://example.com/".parse::<Upstream>().unwrap().to_string(), "https://example.com:443");
+        assert_eq!("file:///srv".parse::<Upstream>().unwrap().to_string(), "file:/srv");
+    }
+
+    #[test]
+    fn upstreams_that_cannot_work_are_refused() {
+        for text in [
+            "http://example.com/path",
+            "http://user@example.com",
+            "ftp://example.com",
+            "http://:80x",
+            "http://example.com:0",
+            "http://example.com:",
+            "http://[::1",
+            "http://[::1]x",
+            "http://",
+            "unix:run/app.sock",
+            "file:",
+            "http_status:99",
+            "http_status:101",
+        ] {
+            assert!(text.parse::<Upstream>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn gateway_urls_have_a_default_port_and_refuse_cleartext() {
+        let url: GatewayUrl = "wss://example.com".parse().unwrap();
+        assert_eq!((url.port, url.transport), (8123, Transport::Auto));
+        assert_eq!("wss://h:1/connect".parse::<GatewayUrl>().unwrap().to_string(), "wss://h:1");
+        assert_eq!("tls://[::1]:9".parse::<GatewayUrl>().unwrap().to_string(), "tls://[::1]:9");
+        assert!("ws://h:1".parse::<GatewayUrl>().unwrap_err().to_string().contains("wss://h:1"));
+        assert!("wss://h:1/other".parse::<GatewayUrl>().is_err());
+    }
+}

@@ -1,0 +1,124 @@
+//! What a gateway is told to do, as the types it uses. Reading files and flags into this is the command line's job.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use adit_telemetry::logs::LineWriter;
+use adit_tunnel::proof::TokenKey;
+use ipnet::IpNet;
+
+/// A gateway's whole configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where agents, `adit status` and Prometheus connect.
+    pub control: Control,
+    /// Public HTTP listeners; at least one.
+    pub http: Vec<HttpListener>,
+    /// Who may open a session or read the control port; at least one.
+    pub tokens: Vec<NamedToken>,
+    /// Addresses that may use the public listeners. Empty: everyone.
+    pub allow: Vec<IpNet>,
+    /// Proxies in front of the gateway whose `X-Forwarded-*` and `Forwarded` headers are believed. Empty: none.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Bounds on what clients and agents may cost.
+    pub limits: Limits,
+    /// Where the request log goes; `None` writes none.
+    pub request_log: Option<LineWriter>,
+    /// How long open flows may go on after a drain was asked for.
+    pub drain_timeout: Duration,
+}
+
+/// The control port.
+#[derive(Debug, Clone)]
+pub struct Control {
+    /// Address to bind.
+    pub listen: SocketAddr,
+    /// Its certificate.
+    pub tls: Tls,
+}
+
+/// One public HTTP listener.
+#[derive(Debug, Clone)]
+pub struct HttpListener {
+    /// Address to bind.
+    pub listen: SocketAddr,
+    /// `Some`: HTTPS with ALPN `h2` and `http/1.1`. `None`: cleartext HTTP/1.1 and HTTP/2 by prior knowledge.
+    pub tls: Option<Tls>,
+}
+
+/// Where a certificate comes from.
+#[derive(Debug, Clone)]
+pub enum Tls {
+    /// A self-made authority and a certificate signed by it.
+    Auto {
+        /// DNS names and IP addresses the certificate is valid for, beside `localhost` and loopback.
+        names: Vec<String>,
+        /// Where the authority and the keys are kept, so that they survive a restart. `None`: in memory only.
+        directory: Option<PathBuf>,
+    },
+    /// PEM files: the chain, leaf first, and its private key.
+    Files {
+        /// Certificate chain.
+        cert: PathBuf,
+        /// Private key.
+        key: PathBuf,
+    },
+}
+
+/// A shared token and the name of the built-in identity behind it.
+#[derive(Debug, Clone)]
+pub struct NamedToken {
+    /// The name, in status, logs and metrics.
+    pub name: String,
+    /// The token.
+    pub key: TokenKey,
+}
+
+/// Bounds. The defaults are meant to be right for an edge on the open internet.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Public connections at once; more wait in the kernel's accept queue.
+    pub max_connections: usize,
+    /// Sessions at once.
+    pub max_sessions: usize,
+    /// Bytes of a request's head (request line and header fields).
+    pub max_header_bytes: usize,
+    /// Header fields of a request.
+    pub max_headers: usize,
+    /// A request's head must be complete this long after its first byte; so must a TLS handshake.
+    pub header_timeout: Duration,
+    /// How long a connection may stay open without a request on it.
+    pub idle_timeout: Duration,
+    /// How long a request body, a response body or an upgraded connection may make no progress at all.
+    pub stall_timeout: Duration,
+    /// How long the agent may take to connect to the upstream.
+    pub connect_timeout: Duration,
+    /// How long the upstream may take from the end of the request to the head of its response.
+    pub response_timeout: Duration,
+    /// How long a request waits for an agent of a known service to come back before it is refused with `no_agent`.
+    pub agent_wait: Duration,
+    /// Idle streams kept open per endpoint for the next request.
+    pub max_idle_streams: usize,
+    /// Failed authentications per source address and minute on the control port before it is refused unheard.
+    pub max_auth_failures: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 65_536,
+            max_sessions: 20_000,
+            max_header_bytes: 64 * 1024,
+            max_headers: 100,
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            stall_timeout: Duration::from_secs(120),
+            connect_timeout: Duration::from_secs(10),
+            response_timeout: Duration::from_secs(300),
+            agent_wait: Duration::from_secs(5),
+            max_idle_streams: 1024,
+            max_auth_failures: 20,
+        }
+    }
+}

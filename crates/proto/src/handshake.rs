@@ -1,0 +1,269 @@
+//! The first two frames of a session: who the agent is and what it offers, and whether the gateway agrees.
+//!
+//! Both sides prove that they know the token without sending it: the agent's [`Hello`] and the gateway's
+//! [`Welcome`] each carry a MAC over the other fields, keyed by the token and bound to this very TLS channel by
+//! its exporter (RFC 8446 §7.5). What is MACed is what [`Hello::signed_part`] and [`Welcome::signed_part`]
+//! return; the cryptography itself is not this crate's business.
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+
+use crate::limits::MAX_OFFERS;
+use crate::names::{HostPattern, InstanceId};
+use crate::reason::Reason;
+use crate::wire::{DecodeError, Reader, put_text};
+
+/// The protocol version this crate speaks.
+pub const VERSION: u16 = 1;
+/// The oldest version it still understands.
+pub const MIN_VERSION: u16 = 1;
+/// Length of a proof, in bytes (HMAC-SHA256).
+pub const PROOF_LEN: usize = 32;
+/// The application protocol name in TLS (ALPN, RFC 7301).
+pub const ALPN: &[u8] = b"adit/1";
+
+/// One service an agent offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// The hosts it answers for.
+    pub service: HostPattern,
+    /// What stands behind it, for people to read: `http://127.0.0.1:8080`.
+    pub upstream: String,
+}
+
+/// Agent to gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// Oldest and newest version the agent understands.
+    pub versions: (u16, u16),
+    /// Optional abilities, one bit each; none is defined yet. Unknown bits are ignored.
+    pub capabilities: u64,
+    /// Which process this is.
+    pub instance: InstanceId,
+    /// Counts the sessions of this process: a higher one replaces a lower one.
+    pub generation: u64,
+    /// The agent's release, for people.
+    pub release: String,
+    /// The machine the agent runs on, for people.
+    pub hostname: String,
+    /// What it offers.
+    pub offers: Vec<Offer>,
+    /// Proof that the agent knows a token.
+    pub proof: [u8; PROOF_LEN],
+}
+
+impl Hello {
+    /// The bytes the proof is made over: everything but the proof.
+    #[must_use]
+    pub fn signed_part(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        self.encode_unproved(&mut out);
+        out.freeze()
+    }
+
+    fn encode_unproved(&self, out: &mut BytesMut) {
+        out.put_u16(self.versions.0);
+        out.put_u16(self.versions.1);
+        out.put_u64(self.capabilities);
+        out.put_slice(self.instance.as_bytes());
+        out.put_u64(self.generation);
+        put_text(out, &self.release);
+        put_text(out, &self.hostname);
+        let offers = &self.offers[..self.offers.len().min(MAX_OFFERS)];
+        out.put_u16(u16::try_from(offers.len()).unwrap_or(0));
+        for offer in offers {
+            put_text(out, &offer.service.to_string());
+            put_text(out, &offer.upstream);
+        }
+    }
+
+    /// Appends the payload.
+    pub fn encode(&self, out: &mut BytesMut) {
+        self.encode_unproved(out);
+        out.put_slice(&self.proof);
+    }
+
+    /// Reads the payload.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the bytes are not a hello.
+    pub fn decode(payload: Bytes) -> Result<Self, DecodeError> {
+        let mut r = Reader::new(payload);
+        let versions = (r.u16("versions")?, r.u16("versions")?);
+        let capabilities = r.u64("capabilities")?;
+        let instance = InstanceId::from_bytes(r.array("instance")?);
+        let generation = r.u64("generation")?;
+        let release = r.text("release")?;
+        let hostname = r.text("hostname")?;
+        let count = usize::from(r.u16("offers")?);
+        if count > MAX_OFFERS {
+            return Err(DecodeError::TooLong { what: "offers", got: count, limit: MAX_OFFERS });
+        }
+        let mut offers = Vec::with_capacity(count);
+        for _ in 0..count {
+            let service = r.text("service")?.parse().map_err(|_name| DecodeError::Invalid("service"))?;
+            offers.push(Offer { service, upstream: r.text("upstream")? });
+        }
+        let proof = r.array("proof")?;
+        r.finish()?;
+        Ok(Self { versions, capabilities, instance, generation, release, hostname, offers, proof })
+    }
+
+    /// The newest version both sides understand, if there is one.
+    #[must_use]
+    pub fn agree_version(&self) -> Option<u16> {
+        let (oldest, newest) = self.versions;
+        let version = newest.min(VERSION);
+        (version >= MIN_VERSION && version >= oldest).then_some(version)
+    }
+}
+
+/// Gateway to agent: the session stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Welcome {
+    /// The version both use from here on.
+    pub version: u16,
+    /// The gateway's optional abilities.
+    pub capabilities: u64,
+    /// The gateway's release, for people.
+    pub release: String,
+    /// Proof that the gateway knows the same token.
+    pub proof: [u8; PROOF_LEN],
+}
+
+impl Welcome {
+    /// The bytes the proof is made over: everything but the proof.
+    #[must_use]
+    pub fn signed_part(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        self.encode_unproved(&mut out);
+        out.freeze()
+    }
+
+    fn encode_unproved(&self, out: &mut BytesMut) {
+        out.put_u16(self.version);
+        out.put_u64(self.capabilities);
+        put_text(out, &self.release);
+    }
+
+    /// Appends the payload.
+    pub fn encode(&self, out: &mut BytesMut) {
+        self.encode_unproved(out);
+        out.put_slice(&self.proof);
+    }
+
+    /// Reads the payload.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the bytes are not a welcome.
+    pub fn decode(payload: Bytes) -> Result<Self, DecodeError> {
+        let mut r = Reader::new(payload);
+        let version = r.u16("version")?;
+        let capabilities = r.u64("capabilities")?;
+        let release = r.text("release")?;
+        let proof = r.array("proof")?;
+        r.finish()?;
+        Ok(Self { version, capabilities, release, proof })
+    }
+}
+
+/// Gateway to agent: no session, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The reason from the closed list.
+    pub reason: Reason,
+    /// The same for a person, with what to do next.
+    pub message: String,
+}
+
+impl Refused {
+    /// Appends the payload.
+    pub fn encode(&self, out: &mut BytesMut) {
+        out.put_u16(self.reason.code());
+        put_text(out, &self.message);
+    }
+
+    /// Reads the payload.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the bytes are not a refusal.
+    pub fn decode(payload: Bytes) -> Result<Self, DecodeError> {
+        let mut r = Reader::new(payload);
+        let reason = Reason::from_code(r.u16("reason")?);
+        let message = r.text("message")?;
+        r.finish()?;
+        Ok(Self { reason, message })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hello() -> Hello {
+        Hello {
+            versions: (1, 1),
+            capabilities: 0,
+            instance: InstanceId::from_bytes([7; 16]),
+            generation: 3,
+            release: "0.1.0".into(),
+            hostname: "edge-1".into(),
+            offers: vec![Offer { service: HostPattern::Any, upstream: "http://127.0.0.1:8080".into() }],
+            proof: [9; PROOF_LEN],
+        }
+    }
+
+    #[test]
+    fn each_message_reads_back_as_written() {
+        let mut out = BytesMut::new();
+        hello().encode(&mut out);
+        assert_eq!(Hello::decode(out.split().freeze()), Ok(hello()));
+
+        let welcome = Welcome { version: 1, capabilities: 5, release: "x".into(), proof: [1; PROOF_LEN] };
+        welcome.encode(&mut out);
+        assert_eq!(Welcome::decode(out.split().freeze()), Ok(welcome));
+
+        let refused = Refused { reason: Reason::Unauthorized, message: "no".into() };
+        refused.encode(&mut out);
+        assert_eq!(Refused::decode(out.split().freeze()), Ok(refused));
+    }
+
+    #[test]
+    fn the_proof_covers_every_other_field() {
+        let base = hello().signed_part();
+        let mut other = hello();
+        other.generation += 1;
+        assert_ne!(other.signed_part(), base);
+        other = hello();
+        other.offers.clear();
+        assert_ne!(other.signed_part(), base);
+        other = hello();
+        other.proof = [0; PROOF_LEN];
+        assert_eq!(other.signed_part(), base);
+    }
+
+    #[test]
+    fn versions_meet_at_the_newest_both_know() {
+        let with = |versions| Hello { versions, ..hello() }.agree_version();
+        assert_eq!(with((1, 1)), Some(1));
+        assert_eq!(with((1, 9)), Some(1));
+        assert_eq!(with((2, 9)), None);
+        assert_eq!(with((0, 0)), None);
+    }
+
+    #[test]
+    fn text_with_control_characters_is_refused_on_reading_and_cleaned_on_writing() {
+        let mut out = BytesMut::new();
+        Refused { reason: Reason::Internal, message: "a\nb\u{85}".into() }.encode(&mut out);
+        assert_eq!(Refused::decode(out.freeze()).unwrap().message, "a b ");
+        assert!(Refused::decode(Bytes::from_static(b"\0\x34\0\x01\n")).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn decoding_is_total(raw: Vec<u8>) {
+            drop(Hello::decode(raw.clone().into()));
+            drop(Welcome::decode(raw.clone().into()));
+            drop(Refused::decode(raw.into()));
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Every bound of the wire format in one place. Decoders refuse what exceeds them before allocating.
+
+/// Longest payload of one `DATA` frame, in bytes.
+pub const MAX_DATA_PAYLOAD: usize = 64 * 1024;
+/// Longest payload of any other frame, in bytes.
+pub const MAX_CONTROL_PAYLOAD: usize = 64 * 1024;
+/// Most services one session may offer.
+pub const MAX_OFFERS: usize = 256;
+/// Longest host name or service name, in bytes (RFC 1035 §2.3.4).
+pub const MAX_NAME: usize = 253;
+/// Longest free text in a frame (an upstream's description, a version, a refusal), in bytes.
+pub const MAX_TEXT: usize = 1024;
+/// Bytes a stream may send before the receiver has granted more credit.
+pub const INITIAL_WINDOW: u32 = 256 * 1024;
+/// Most credit one stream may ever hold, in bytes.
+pub const MAX_WINDOW: u32 = 16 * 1024 * 1024;
+/// Most streams one session holds open at once.
+pub const MAX_STREAMS: usize = 16 * 1024;

@@ -1,0 +1,212 @@
+//! Names as parsed types: what has one of these types is well formed and lower case.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::limits::MAX_NAME;
+
+/// Why a name is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Nothing there.
+    #[error("a name must not be empty")]
+    Empty,
+    /// Over 253 bytes.
+    #[error("a name must not be longer than {MAX_NAME} bytes")]
+    TooLong,
+    /// A byte that no host name has.
+    #[error("`{0}` is not allowed in a host name")]
+    Character(char),
+    /// An empty label (two dots in a row, or a dot in front), or one over 63 bytes.
+    #[error("each part between dots must have 1 to 63 characters")]
+    Label,
+    /// A star anywhere but as the whole first label.
+    #[error("`*` may only stand alone or in front, as in `*.example.com`")]
+    Wildcard,
+    /// Not 32 lower-case hexadecimal digits.
+    #[error("an instance id is 32 lower-case hexadecimal digits")]
+    InstanceId,
+}
+
+/// A host name: lower case, no trailing dot, no port. May be an address literal (IPv6 in brackets).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Hostname(Arc<str>);
+
+impl Hostname {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Hostname {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Hostname {
+    type Err = NameError;
+
+    /// Folds case and drops one trailing dot. Letters, digits, `-`, `_` and `.` are allowed, as is a
+    /// bracketed IPv6 address.
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        if let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            let address: std::net::Ipv6Addr =
+                inner.parse().map_err(|_not_ipv6| NameError::Character('['))?;
+            return Ok(Self(format!("[{address}]").into()));
+        }
+        let text = text.strip_suffix('.').unwrap_or(text);
+        if text.is_empty() {
+            return Err(NameError::Empty);
+        }
+        if text.len() > MAX_NAME {
+            return Err(NameError::TooLong);
+        }
+        for label in text.split('.') {
+            if label.is_empty() || label.len() > 63 {
+                return Err(NameError::Label);
+            }
+        }
+        if let Some(c) = text.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))) {
+            return Err(if c == '*' { NameError::Wildcard } else { NameError::Character(c) });
+        }
+        Ok(Self(text.to_ascii_lowercase().into()))
+    }
+}
+
+/// Which hosts a service answers for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum HostPattern {
+    /// One host: `example.com`.
+    Exact(Hostname),
+    /// Every host below a domain, at any depth, but not the domain itself: `*.example.com`.
+    Suffix(Hostname),
+    /// Every host no other pattern answers for: `*`.
+    Any,
+}
+
+impl HostPattern {
+    /// Whether this pattern answers for a host.
+    #[must_use]
+    pub fn matches(&self, host: &Hostname) -> bool {
+        match self {
+            Self::Exact(name) => name == host,
+            Self::Suffix(domain) => {
+                host.as_str().strip_suffix(domain.as_str()).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+            }
+            Self::Any => true,
+        }
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(name) => name.fmt(f),
+            Self::Suffix(domain) => write!(f, "*.{domain}"),
+            Self::Any => f.write_str("*"),
+        }
+    }
+}
+
+impl FromStr for HostPattern {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        text.strip_prefix("*.").map_or_else(|| text.parse().map(Self::Exact), |domain| domain.parse().map(Self::Suffix))
+    }
+}
+
+/// Names one running agent process: 32 lower-case hexadecimal digits, made at start. It is the `clientID` of
+/// `/status`, and what lets a returning agent replace its own old session and nobody else's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InstanceId([u8; 16]);
+
+impl InstanceId {
+    /// An id from 16 random bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 16 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+impl FromStr for InstanceId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let well_formed = text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let value = u128::from_str_radix(text, 16).ok().filter(|_| well_formed).ok_or(NameError::InstanceId)?;
+        Ok(Self(value.to_be_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(text: &str) -> Hostname {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn host_names_compare_without_case_or_trailing_dot() {
+        assert_eq!(host("KubeA.Reflect.svc."), host("kubea.reflect.svc"));
+        assert_eq!(host("[0:0::1]").as_str(), "[::1]");
+    }
+
+    #[test]
+    fn malformed_names_are_refused_with_the_reason() {
+        let long = "a".repeat(64);
+        for (text, error) in [
+            ("", NameError::Empty),
+            (".", NameError::Empty),
+            ("a..b", NameError::Label),
+            (".a", NameError::Label),
+            (long.as_str(), NameError::Label),
+            ("a b", NameError::Character(' ')),
+            ("a:80", NameError::Character(':')),
+            ("a.*.b", NameError::Wildcard),
+            ("a/b", NameError::Character('/')),
+            ("[zz]", NameError::Character('[')),
+        ] {
+            assert_eq!(text.parse::<Hostname>(), Err(error), "{text:?}");
+        }
+        assert_eq!(format!("{}a", "a.".repeat(150)).parse::<Hostname>(), Err(NameError::TooLong));
+    }
+
+    #[test]
+    fn a_suffix_covers_every_depth_below_its_domain_and_nothing_else() {
+        let pattern: HostPattern = "*.Example.com".parse().unwrap();
+        assert!(pattern.matches(&host("a.example.com")));
+        assert!(pattern.matches(&host("b.a.example.com")));
+        assert!(!pattern.matches(&host("example.com")));
+        assert!(!pattern.matches(&host("badexample.com")));
+        assert_eq!(pattern.to_string(), "*.example.com");
+    }
+
+    #[test]
+    fn instance_ids_read_back_and_refuse_upper_case() {
+        let id = InstanceId::from_bytes([0x0c; 16]);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert!("0C5F2A1CA0174EE3A177C3BE7CD6D950".parse::<InstanceId>().is_err());
+        assert!("+c5f2a1ca0174ee3a177c3be7cd6d950".parse::<InstanceId>().is_err());
+    }
+}

@@ -1,0 +1,3 @@
+//! Metrics, logs, process figures and secrets that cannot print.
+
+pub mod logs;

@@ -1,0 +1,1 @@
+//! Scenarios, contracts and process tests; see the modules under `tests/`.

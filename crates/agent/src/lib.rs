@@ -3,6 +3,7 @@
 //! Start with [`config`] for what an agent is told, then [`Agent`] for what it does.
 
 pub mod config;
+pub mod files;
 mod server;
 
 pub use config::Config;

@@ -11,7 +11,7 @@ pub const MAX_NAME: usize = 253;
 /// Longest free text in a frame (an upstream's description, a version, a refusal), in bytes.
 pub const MAX_TEXT: usize = 1024;
 /// Bytes a stream may send before the receiver has granted more credit.
-pub const INITIAL_WINDOW: u32 = 256 * 1024;
+pub const INITIAL_WINDOW: u32 = 128 * 1024;
 /// Most credit one stream may ever hold, in bytes.
 pub const MAX_WINDOW: u32 = 16 * 1024 * 1024;
 /// Most streams one session holds open at once.

@@ -54,8 +54,7 @@ impl FromStr for Hostname {
     /// bracketed IPv6 address.
     fn from_str(text: &str) -> Result<Self, NameError> {
         if let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            let address: std::net::Ipv6Addr =
-                inner.parse().map_err(|_not_ipv6| NameError::Character('['))?;
+            let address: std::net::Ipv6Addr = inner.parse().map_err(|_not_ipv6| NameError::Character('['))?;
             return Ok(Self(format!("[{address}]").into()));
         }
         let text = text.strip_suffix('.').unwrap_or(text);
@@ -94,9 +93,10 @@ impl HostPattern {
     pub fn matches(&self, host: &Hostname) -> bool {
         match self {
             Self::Exact(name) => name == host,
-            Self::Suffix(domain) => {
-                host.as_str().strip_suffix(domain.as_str()).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
-            }
+            Self::Suffix(domain) => host
+                .as_str()
+                .strip_suffix(domain.as_str())
+                .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
             Self::Any => true,
         }
     }
@@ -119,7 +119,8 @@ impl FromStr for HostPattern {
         if text == "*" {
             return Ok(Self::Any);
         }
-        text.strip_prefix("*.").map_or_else(|| text.parse().map(Self::Exact), |domain| domain.parse().map(Self::Suffix))
+        text.strip_prefix("*.")
+            .map_or_else(|| text.parse().map(Self::Exact), |domain| domain.parse().map(Self::Suffix))
     }
 }
 
@@ -153,7 +154,8 @@ impl FromStr for InstanceId {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         let well_formed = text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        let value = u128::from_str_radix(text, 16).ok().filter(|_| well_formed).ok_or(NameError::InstanceId)?;
+        let value =
+            u128::from_str_radix(text, 16).ok().filter(|_| well_formed).ok_or(NameError::InstanceId)?;
         Ok(Self(value.to_be_bytes()))
     }
 }

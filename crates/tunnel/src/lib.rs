@@ -1,3 +1,18 @@
 //! Sessions over transports, the stream multiplexer, the byte pump and the task owner.
+//!
+//! Reading order: [`session`] is what both roles use; [`stream`] is what it gives them; [`relay`](mod@relay) joins
+//! a stream to an upstream. Below: `mux` (streams as a state machine), `keepalive` and [`reconnect`] (liveness as
+//! pure rules). Before a session stands: [`transport`] dials or accepts, [`handshake`] proves who is who with
+//! [`proof`]. Every task of either role hangs on a [`scope`].
 
+pub mod handshake;
+mod keepalive;
+mod mux;
 pub mod proof;
+pub mod reconnect;
+pub mod relay;
+pub mod scope;
+pub mod session;
+pub mod stream;
+pub mod tls;
+pub mod transport;

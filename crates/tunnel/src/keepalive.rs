@@ -1,0 +1,143 @@
+//! Is the peer still there? Any byte is life, probes are sent only into silence, and nothing trusts the kernel.
+
+use std::time::Duration;
+
+/// How patient one side is. The two sides differ, so that in an idle session only the agent probes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// Silence after which an idle session is probed.
+    pub(crate) idle: Duration,
+    /// Silence after which a session is probed while this side waits for something.
+    pub(crate) waiting: Duration,
+    /// How long an answer to a probe may take.
+    pub(crate) answer: Duration,
+}
+
+impl Patience {
+    /// Detects a dead link within 4 s while something waits and 14 s when idle.
+    pub(crate) const AGENT: Self = Self {
+        idle: Duration::from_secs(10),
+        waiting: Duration::from_secs(1),
+        answer: Duration::from_secs(3),
+    };
+    /// The same within 4 s and 15 s; later than the agent when idle, whose probes then spare it its own.
+    pub(crate) const GATEWAY: Self = Self {
+        idle: Duration::from_secs(12),
+        waiting: Duration::from_secs(1),
+        answer: Duration::from_secs(3),
+    };
+}
+
+/// What to do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Nothing until then.
+    WaitUntil(Duration),
+    /// Send a probe, then ask again.
+    Probe,
+    /// The peer is gone.
+    Dead,
+}
+
+/// The state of one connection's liveness; all times are since the session's start.
+#[derive(Debug)]
+pub(crate) struct Keepalive {
+    patience: Patience,
+    heard: Duration,
+    /// When the oldest thing that is still unanswered was sent.
+    unanswered: Option<Duration>,
+    probed: Option<Duration>,
+}
+
+impl Keepalive {
+    pub(crate) const fn new(patience: Patience) -> Self {
+        Self { patience, heard: Duration::ZERO, unanswered: None, probed: None }
+    }
+
+    /// Bytes arrived.
+    pub(crate) const fn heard(&mut self, now: Duration) {
+        self.heard = now;
+        self.unanswered = None;
+        self.probed = None;
+    }
+
+    /// Bytes were sent that the peer would normally answer.
+    pub(crate) fn sent(&mut self, now: Duration) {
+        self.unanswered.get_or_insert(now);
+    }
+
+    /// A probe was sent.
+    pub(crate) const fn probed(&mut self, now: Duration) {
+        self.probed = Some(now);
+    }
+
+    pub(crate) fn poll(&self, now: Duration) -> Action {
+        if let Some(probed) = self.probed {
+            let deadline = probed + self.patience.answer;
+            return if now >= deadline { Action::Dead } else { Action::WaitUntil(deadline) };
+        }
+        let idle = self.heard + self.patience.idle;
+        let due = self.unanswered.map_or(idle, |sent| idle.min(sent + self.patience.waiting));
+        if now >= due { Action::Probe } else { Action::WaitUntil(due) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn s(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    /// Runs the state machine against a peer that answers nothing from `silent_from` on.
+    fn dies_at(patience: Patience, silent_from: Duration, send_at: Option<Duration>) -> Duration {
+        let mut keepalive = Keepalive::new(patience);
+        let mut now = Duration::ZERO;
+        let mut send_at = send_at;
+        loop {
+            if send_at.is_some_and(|at| now >= at) {
+                keepalive.sent(now);
+                send_at = None;
+            }
+            match keepalive.poll(now) {
+                Action::Dead => return now,
+                Action::Probe => {
+                    keepalive.probed(now);
+                    if now < silent_from {
+                        keepalive.heard(now);
+                    }
+                }
+                Action::WaitUntil(then) => now = send_at.map_or(then, |at| at.min(then)),
+            }
+        }
+    }
+
+    #[test]
+    fn an_idle_dead_link_is_known_within_15_seconds_of_the_last_byte() {
+        for patience in [Patience::AGENT, Patience::GATEWAY] {
+            for silent_from in [s(1), s(35), s(121)] {
+                let died = dies_at(patience, silent_from, None);
+                assert!(died > silent_from && died <= silent_from + s(15), "{died:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_dead_link_is_known_within_4_seconds_of_an_unanswered_write() {
+        for patience in [Patience::AGENT, Patience::GATEWAY] {
+            let died = dies_at(patience, s(5), Some(s(6)));
+            assert!(died <= s(10), "{died:?}");
+        }
+    }
+
+    #[test]
+    fn a_link_that_answers_never_dies_and_is_not_probed_while_it_talks() {
+        let mut keepalive = Keepalive::new(Patience::AGENT);
+        for second in 0..1000 {
+            keepalive.heard(s(second));
+            keepalive.sent(s(second));
+            assert!(matches!(keepalive.poll(s(second)), Action::WaitUntil(_)));
+        }
+    }
+}

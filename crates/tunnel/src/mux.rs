@@ -1,0 +1,641 @@
+//! Streams in one connection, as a state machine: frames in, frames out, no socket, no task, no clock.
+//!
+//! # How writing works
+//! There is one buffer of frames that are ready for the wire, and no buffer per stream: a stream writes straight
+//! into it, so an idle stream costs a table row. The driver takes the whole buffer at once (a *round*), which is
+//! what turns the small writes of many streams into few TLS records and system calls. In one round a stream may
+//! put [`QUANTUM`] bytes while others write too, or [`ROUND_ALONE`] while it is alone; whoever wants more waits,
+//! in order, for the next round. So a bulk stream delays a small one by at most one round.
+//!
+//! # How reading works
+//! The receiver grants credit; a sender never has more bytes under way than it was granted, and credit returns
+//! when the reader has taken the bytes. A reader that takes a whole window faster than two round trips has the
+//! window doubled, up to [`limits::MAX_WINDOW`] a stream and [`GROWTH_BUDGET`] a session.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::io::IoSlice;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use adit_proto::frame::{self, FrameHeader, HEADER_LEN, Kind};
+use adit_proto::header::StreamHeader;
+use adit_proto::limits;
+use adit_proto::reason::Reason;
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+
+#[cfg(test)]
+mod tests;
+
+/// Bytes one stream may put into a round in which others write too.
+pub(crate) const QUANTUM: usize = 16 * 1024;
+/// Bytes one stream may put into a round that it has to itself.
+pub(crate) const ROUND_ALONE: usize = 64 * 1024;
+/// A round takes no more data frames beyond this size; control frames always fit.
+const ROUND_FULL: usize = 256 * 1024;
+/// Window bytes, over the initial ones, that all streams of a session may grow by together.
+const GROWTH_BUDGET: u32 = 64 * 1024 * 1024;
+/// Window a stream starts with. Half of what the protocol allows a sender to assume would be a violation, so both
+/// ends use the protocol's number.
+const INITIAL_WINDOW: u32 = limits::INITIAL_WINDOW;
+
+/// Which end of the session this is; decides the numbers of the streams it opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Opens odd streams.
+    Gateway,
+    /// Opens even streams.
+    Agent,
+}
+
+/// How a stream stands, for those who only watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// The peer reset it, or the session ended.
+    Remote(Reason),
+    /// It was reset on this side.
+    Local(Reason),
+}
+
+impl Gone {
+    pub(crate) const fn reason(self) -> Reason {
+        match self {
+            Self::Remote(reason) | Self::Local(reason) => reason,
+        }
+    }
+}
+
+/// The peer broke the protocol; the session ends with [`Reason::ProtocolError`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Violation {
+    #[error("malformed frame: {0}")]
+    Malformed(#[from] adit_proto::DecodeError),
+    #[error("{0:?} frame on a stream that was never opened")]
+    UnknownStream(Kind),
+    #[error("stream {0} opened out of order")]
+    StreamOrder(u32),
+    #[error("stream {0} was sent more than its credit")]
+    Credit(u32),
+    #[error("stream {0} sent after its end")]
+    AfterFin(u32),
+    #[error("{0:?} frame after the handshake")]
+    Unexpected(Kind),
+}
+
+/// Stream ids are small and dense; a table keyed by them needs no hashing worth the name.
+#[derive(Default)]
+pub(crate) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, _bytes: &[u8]) {
+        unreachable!("only u32 keys are hashed");
+    }
+    fn write_u32(&mut self, id: u32) {
+        self.0 = u64::from(id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+/// One stream's row.
+#[derive(Debug)]
+struct Row {
+    recv: BytesMut,
+    /// Credit the peer has left.
+    recv_credit: u32,
+    /// Size of the window that credit is refilled to.
+    recv_window: u32,
+    /// Bytes the reader has taken and the peer has not been told about.
+    taken: u32,
+    /// When credit was last returned, to see how fast a window is used up.
+    granted_at: Duration,
+    send_credit: u32,
+    /// Bytes put into the round numbered `round`.
+    in_round: usize,
+    round: u64,
+    opened: bool,
+    local_fin: bool,
+    remote_fin: bool,
+    gone: Option<Gone>,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+impl Row {
+    fn new(now: Duration) -> Self {
+        Self {
+            recv: BytesMut::new(),
+            recv_credit: INITIAL_WINDOW,
+            recv_window: INITIAL_WINDOW,
+            taken: 0,
+            granted_at: now,
+            send_credit: INITIAL_WINDOW,
+            in_round: 0,
+            round: 0,
+            opened: false,
+            local_fin: false,
+            remote_fin: false,
+            gone: None,
+            reader: None,
+            writer: None,
+        }
+    }
+
+    fn wake_all(&mut self, wake: &mut Vec<Waker>) {
+        wake.extend(self.reader.take());
+        wake.extend(self.writer.take());
+    }
+}
+
+/// What [`Mux::take_round`] hands to the driver, and gets back empty for reuse.
+pub(crate) type Round = BytesMut;
+
+/// All streams of one connection.
+#[derive(Debug)]
+pub(crate) struct Mux {
+    side: Side,
+    rows: HashMap<u32, Row, BuildHasherDefault<IdHasher>>,
+    next_id: u32,
+    last_peer_id: u32,
+    out: Round,
+    round: u64,
+    /// The only stream that has put data into this round so far, if there is just one.
+    round_owner: Option<u32>,
+    waiting: VecDeque<u32>,
+    accepted: VecDeque<(u32, StreamHeader)>,
+    acceptor: Option<Waker>,
+    grown: u32,
+    rtt: Option<Duration>,
+    now: Duration,
+    goaway_sent: bool,
+    goaway_received: Option<Reason>,
+    closed: Option<Reason>,
+    /// Woken when there is something to write, or the session was closed from this side.
+    driver: Option<Waker>,
+    /// Woken when the last stream ends or the session closes.
+    watchers: Vec<Waker>,
+    pongs: u32,
+}
+
+impl Mux {
+    pub(crate) fn new(side: Side) -> Self {
+        Self {
+            side,
+            rows: HashMap::default(),
+            next_id: if side == Side::Gateway { 1 } else { 2 },
+            last_peer_id: 0,
+            out: BytesMut::new(),
+            round: 1,
+            round_owner: None,
+            waiting: VecDeque::new(),
+            accepted: VecDeque::new(),
+            acceptor: None,
+            grown: 0,
+            rtt: None,
+            now: Duration::ZERO,
+            goaway_sent: false,
+            goaway_received: None,
+            closed: None,
+            driver: None,
+            watchers: Vec::new(),
+            pongs: 0,
+        }
+    }
+
+    // === For the session's users ===
+
+    /// Opens a stream. Data may be written at once; the peer need not answer first.
+    ///
+    /// # Errors
+    /// The reason why the session takes no new streams.
+    pub(crate) fn open(&mut self, header: &StreamHeader) -> Result<u32, Reason> {
+        if let Some(reason) = self.closed.or(self.goaway_received) {
+            return Err(reason);
+        }
+        if self.rows.len() >= limits::MAX_STREAMS || self.next_id > u32::MAX - 2 {
+            return Err(Reason::Overloaded);
+        }
+        let id = self.next_id;
+        self.next_id += 2;
+        self.rows.insert(id, Row::new(self.now));
+        let mut payload = BytesMut::with_capacity(64);
+        header.encode(&mut payload);
+        frame::put(&mut self.out, Kind::Open, id, &payload);
+        self.wake_driver();
+        Ok(id)
+    }
+
+    /// The next stream the peer has opened; `None` once the session is closed.
+    pub(crate) fn poll_accept(&mut self, waker: &Waker) -> Poll<Option<(u32, StreamHeader)>> {
+        if let Some(accepted) = self.accepted.pop_front() {
+            return Poll::Ready(Some(accepted));
+        }
+        if self.closed.is_some() {
+            return Poll::Ready(None);
+        }
+        self.acceptor = Some(waker.clone());
+        Poll::Pending
+    }
+
+    /// Takes everything a stream has received. An empty buffer is the end of the stream.
+    pub(crate) fn poll_read(&mut self, id: u32, waker: &Waker) -> Poll<Result<BytesMut, Gone>> {
+        let Some(row) = self.rows.get_mut(&id) else {
+            return Poll::Ready(Err(Gone::Local(Reason::Cancelled)));
+        };
+        if row.recv.is_empty() {
+            if row.remote_fin {
+                return Poll::Ready(Ok(BytesMut::new()));
+            }
+            if let Some(gone) = row.gone {
+                return Poll::Ready(Err(gone));
+            }
+            replace_waker(&mut row.reader, waker);
+            return Poll::Pending;
+        }
+        let bytes = std::mem::take(&mut row.recv);
+        row.taken += u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        if row.taken >= row.recv_window / 2 && !row.remote_fin && row.gone.is_none() {
+            self.grant(id);
+        }
+        Poll::Ready(Ok(bytes))
+    }
+
+    /// Returns credit for what was taken, and more of it if the window turned out to be what limits the sender.
+    fn grant(&mut self, id: u32) {
+        let Some(row) = self.rows.get_mut(&id) else { return };
+        let mut credit = row.taken;
+        // Half a window was used up since the last grant. If that took less than a round trip, the sender spends
+        // its time waiting for credit.
+        let quick = self.rtt.is_some_and(|rtt| self.now.saturating_sub(row.granted_at) < rtt);
+        let room =
+            (limits::MAX_WINDOW - row.recv_window).min(GROWTH_BUDGET - self.grown).min(row.recv_window);
+        if quick && room > 0 {
+            row.recv_window += room;
+            self.grown += room;
+            credit += room;
+        }
+        row.taken = 0;
+        row.recv_credit += credit;
+        row.granted_at = self.now;
+        frame::put(&mut self.out, Kind::Window, id, &credit.to_be_bytes());
+        self.wake_driver();
+    }
+
+    /// Puts bytes into the current round and returns how many fitted.
+    pub(crate) fn poll_write(
+        &mut self,
+        id: u32,
+        bufs: &[IoSlice<'_>],
+        waker: &Waker,
+    ) -> Poll<Result<usize, Gone>> {
+        let Some(row) = self.rows.get_mut(&id) else {
+            return Poll::Ready(Err(Gone::Local(Reason::Cancelled)));
+        };
+        if let Some(gone) = row.gone {
+            return Poll::Ready(Err(gone));
+        }
+        if row.local_fin {
+            return Poll::Ready(Err(Gone::Local(Reason::Done)));
+        }
+        let wanted = bufs.iter().map(|b| b.len()).sum::<usize>().min(limits::MAX_DATA_PAYLOAD);
+        if wanted == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        if row.round != self.round {
+            row.round = self.round;
+            row.in_round = 0;
+        }
+        let alone = self.round_owner.is_none_or(|owner| owner == id) && self.waiting.is_empty();
+        let share = if alone { ROUND_ALONE } else { QUANTUM };
+        let room = if self.out.len() >= ROUND_FULL { 0 } else { share.saturating_sub(row.in_round) };
+        let credit = usize::try_from(row.send_credit).unwrap_or(usize::MAX);
+        let n = wanted.min(room).min(credit);
+        if n == 0 {
+            replace_waker(&mut row.writer, waker);
+            if credit > 0 && !self.waiting.contains(&id) {
+                self.waiting.push_back(id);
+            }
+            return Poll::Pending;
+        }
+        row.in_round += n;
+        row.send_credit -= u32::try_from(n).unwrap_or(u32::MAX);
+        // The first writer owns the round; a second one ends that for good (0 is no stream's id).
+        self.round_owner = Some(if alone { id } else { 0 });
+        put_slices(&mut self.out, Kind::Data, id, bufs, n);
+        self.wake_driver();
+        Poll::Ready(Ok(n))
+    }
+
+    /// Ends this side's direction. What was written before arrives first.
+    pub(crate) fn finish(&mut self, id: u32) {
+        let Some(row) = self.rows.get_mut(&id) else { return };
+        if row.local_fin || row.gone.is_some() {
+            return;
+        }
+        row.local_fin = true;
+        frame::put(&mut self.out, Kind::Fin, id, &[]);
+        self.wake_driver();
+    }
+
+    /// Tells the peer that the upstream is connected.
+    pub(crate) fn confirm(&mut self, id: u32) {
+        let Some(row) = self.rows.get_mut(&id) else { return };
+        if !row.opened && row.gone.is_none() {
+            row.opened = true;
+            frame::put(&mut self.out, Kind::Opened, id, &[]);
+            self.wake_driver();
+        }
+    }
+
+    /// Ends both directions at once. What the peer has not read yet is lost.
+    pub(crate) fn reset(&mut self, id: u32, reason: Reason, wake: &mut Vec<Waker>) {
+        let Some(row) = self.rows.get_mut(&id) else { return };
+        if row.gone.is_some() || (row.local_fin && row.remote_fin) {
+            return;
+        }
+        row.gone = Some(Gone::Local(reason));
+        row.recv = BytesMut::new();
+        row.wake_all(wake);
+        frame::put(&mut self.out, Kind::Reset, id, &reason.code().to_be_bytes());
+        self.wake_driver();
+    }
+
+    /// The last handle of a stream is gone: an unfinished stream is reset, and its row is freed.
+    pub(crate) fn release(&mut self, id: u32, wake: &mut Vec<Waker>) {
+        self.reset(id, Reason::Cancelled, wake);
+        if let Some(row) = self.rows.remove(&id) {
+            self.grown = self.grown.saturating_sub(row.recv_window - INITIAL_WINDOW);
+        }
+        if self.rows.is_empty() {
+            wake.append(&mut self.watchers);
+        }
+    }
+
+    /// Whether the peer has confirmed that the upstream is connected.
+    pub(crate) fn is_opened(&self, id: u32) -> bool {
+        self.rows.get(&id).is_some_and(|row| row.opened)
+    }
+
+    /// How a stream was ended, if it was.
+    pub(crate) fn gone(&self, id: u32) -> Option<Gone> {
+        self.rows.get(&id).and_then(|row| row.gone)
+    }
+
+    /// Streams open now.
+    pub(crate) fn streams(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Round trip of the last answered probe.
+    pub(crate) const fn rtt(&self) -> Option<Duration> {
+        self.rtt
+    }
+
+    /// Why the session is closed, if it is.
+    pub(crate) const fn closed(&self) -> Option<Reason> {
+        self.closed
+    }
+
+    /// Why the peer takes no new streams, if it does not.
+    pub(crate) const fn draining(&self) -> Option<Reason> {
+        self.goaway_received
+    }
+
+    /// Announces that this side takes no new streams.
+    pub(crate) fn go_away(&mut self, reason: Reason) {
+        if !self.goaway_sent && self.closed.is_none() {
+            self.goaway_sent = true;
+            frame::put(&mut self.out, Kind::Goaway, 0, &reason.code().to_be_bytes());
+            self.wake_driver();
+        }
+    }
+
+    /// Ends the session and every stream in it.
+    pub(crate) fn close(&mut self, reason: Reason, wake: &mut Vec<Waker>) {
+        if self.closed.is_some() {
+            return;
+        }
+        self.closed = Some(reason);
+        for row in self.rows.values_mut() {
+            if row.gone.is_none() && !(row.remote_fin && row.local_fin) {
+                row.gone = Some(Gone::Remote(reason));
+            }
+            row.wake_all(wake);
+        }
+        self.accepted.clear();
+        wake.extend(self.acceptor.take());
+        wake.append(&mut self.watchers);
+        self.wake_driver();
+    }
+
+    /// Calls `waker` when the last stream ends, the session closes or the peer starts to drain.
+    pub(crate) fn watch(&mut self, waker: &Waker) {
+        if !self.watchers.iter().any(|known| known.will_wake(waker)) {
+            self.watchers.push(waker.clone());
+        }
+    }
+
+    // === For the driver ===
+
+    /// Takes what is ready for the wire, leaving `spare` (emptied) in its place, and starts the next round.
+    pub(crate) fn take_round(&mut self, spare: Round, wake: &mut Vec<Waker>) -> Round {
+        debug_assert!(spare.is_empty());
+        self.round += 1;
+        self.round_owner = None;
+        for id in self.waiting.drain(..) {
+            if let Some(row) = self.rows.get_mut(&id) {
+                wake.extend(row.writer.take());
+            }
+        }
+        std::mem::replace(&mut self.out, spare)
+    }
+
+    pub(crate) fn has_output(&self) -> bool {
+        !self.out.is_empty()
+    }
+
+    pub(crate) fn set_driver(&mut self, waker: &Waker) {
+        replace_waker(&mut self.driver, waker);
+    }
+
+    fn wake_driver(&mut self) {
+        if let Some(waker) = self.driver.take() {
+            waker.wake();
+        }
+    }
+
+    /// Asks for a sign of life; the answer also measures the round trip.
+    pub(crate) fn probe(&mut self) {
+        let sent_at = u64::try_from(self.now.as_micros()).unwrap_or(0);
+        frame::put(&mut self.out, Kind::Ping, 0, &sent_at.to_be_bytes());
+    }
+
+    /// Sets the session's time. Called by the driver before it feeds frames.
+    pub(crate) fn set_now(&mut self, now: Duration) {
+        self.now = now;
+        self.pongs = 0;
+    }
+
+    /// Feeds whole frames from the front of `input`; what is left is the beginning of an unfinished one.
+    pub(crate) fn feed(&mut self, input: &mut BytesMut, wake: &mut Vec<Waker>) -> Result<(), Violation> {
+        while let Some(raw) = input.first_chunk::<HEADER_LEN>() {
+            let header = FrameHeader::decode(*raw)?;
+            if input.len() < HEADER_LEN + header.len {
+                input.reserve(HEADER_LEN + header.len - input.len());
+                return Ok(());
+            }
+            input.advance(HEADER_LEN);
+            if matches!(header.kind, Kind::Data | Kind::Fin) {
+                let result = self.on_data(header, &input[..header.len], wake);
+                input.advance(header.len);
+                result?;
+            } else {
+                let payload = input.split_to(header.len).freeze();
+                self.on_control(header, payload, wake)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn on_data(
+        &mut self,
+        header: FrameHeader,
+        payload: &[u8],
+        wake: &mut Vec<Waker>,
+    ) -> Result<(), Violation> {
+        let id = header.stream;
+        let Some(row) = self.rows.get_mut(&id) else { return self.late(header) };
+        if row.remote_fin {
+            return Err(Violation::AfterFin(id));
+        }
+        let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        row.recv_credit = row.recv_credit.checked_sub(len).ok_or(Violation::Credit(id))?;
+        row.remote_fin = header.kind == Kind::Fin;
+        if row.gone.is_some() {
+            return Ok(());
+        }
+        row.recv.extend_from_slice(payload);
+        wake.extend(row.reader.take());
+        Ok(())
+    }
+
+    fn on_control(
+        &mut self,
+        header: FrameHeader,
+        payload: Bytes,
+        wake: &mut Vec<Waker>,
+    ) -> Result<(), Violation> {
+        let id = header.stream;
+        match header.kind {
+            Kind::Open => self.on_open(id, payload, wake),
+            Kind::Opened => {
+                let Some(row) = self.rows.get_mut(&id) else { return self.late(header) };
+                row.opened = true;
+                row.wake_all(wake);
+                Ok(())
+            }
+            Kind::Reset => {
+                let reason = Reason::from_code(u16::from_be_bytes([payload[0], payload[1]]));
+                let Some(row) = self.rows.get_mut(&id) else { return self.late(header) };
+                if row.gone.is_none() {
+                    row.gone = Some(Gone::Remote(reason));
+                    row.recv = BytesMut::new();
+                    row.wake_all(wake);
+                }
+                Ok(())
+            }
+            Kind::Window => {
+                let credit = u32::from_be_bytes([payload[0], payload[1], payload[2], payload[3]]);
+                let Some(row) = self.rows.get_mut(&id) else { return self.late(header) };
+                row.send_credit = row.send_credit.checked_add(credit).ok_or(Violation::Credit(id))?;
+                wake.extend(row.writer.take());
+                Ok(())
+            }
+            Kind::Ping => {
+                // A flood of pings is answered up to a bound; the rest is a peer that does not want answers.
+                if self.pongs < 16 {
+                    self.pongs += 1;
+                    frame::put(&mut self.out, Kind::Pong, 0, &payload);
+                    self.wake_driver();
+                }
+                Ok(())
+            }
+            Kind::Pong => {
+                let sent_at = payload.as_ref().get_u64();
+                self.rtt = self.now.checked_sub(Duration::from_micros(sent_at)).or(self.rtt);
+                Ok(())
+            }
+            Kind::Goaway => {
+                let reason = Reason::from_code(u16::from_be_bytes([payload[0], payload[1]]));
+                self.goaway_received.get_or_insert(reason);
+                wake.append(&mut self.watchers);
+                Ok(())
+            }
+            kind @ (Kind::Hello | Kind::Welcome | Kind::Refused | Kind::Data | Kind::Fin) => {
+                Err(Violation::Unexpected(kind))
+            }
+        }
+    }
+
+    fn on_open(&mut self, id: u32, payload: Bytes, wake: &mut Vec<Waker>) -> Result<(), Violation> {
+        if self.is_ours(id) || id <= self.last_peer_id {
+            return Err(Violation::StreamOrder(id));
+        }
+        let header = StreamHeader::decode(payload)?;
+        self.last_peer_id = id;
+        let refusal = if self.goaway_sent {
+            Some(Reason::AgentDraining)
+        } else if self.rows.len() >= limits::MAX_STREAMS {
+            Some(Reason::Overloaded)
+        } else {
+            None
+        };
+        if let Some(reason) = refusal {
+            frame::put(&mut self.out, Kind::Reset, id, &reason.code().to_be_bytes());
+            self.wake_driver();
+            return Ok(());
+        }
+        self.rows.insert(id, Row::new(self.now));
+        self.accepted.push_back((id, header));
+        wake.extend(self.acceptor.take());
+        Ok(())
+    }
+
+    const fn is_ours(&self, id: u32) -> bool {
+        (id % 2 == 1) == matches!(self.side, Side::Gateway)
+    }
+
+    /// A frame for a stream without a row: fine if the stream once was, as the two ends forget it at different
+    /// times; a violation if it never was.
+    const fn late(&self, header: FrameHeader) -> Result<(), Violation> {
+        let known = if self.is_ours(header.stream) {
+            header.stream < self.next_id
+        } else {
+            header.stream <= self.last_peer_id
+        };
+        if known { Ok(()) } else { Err(Violation::UnknownStream(header.kind)) }
+    }
+}
+
+/// Stores a waker, sparing the clone when it is the one already there.
+fn replace_waker(slot: &mut Option<Waker>, waker: &Waker) {
+    if slot.as_ref().is_none_or(|known| !known.will_wake(waker)) {
+        *slot = Some(waker.clone());
+    }
+}
+
+/// Appends one frame with the first `n` bytes of `bufs`.
+fn put_slices(out: &mut BytesMut, kind: Kind, id: u32, bufs: &[IoSlice<'_>], n: usize) {
+    out.reserve(HEADER_LEN + n);
+    FrameHeader { kind, stream: id, len: n }.encode(out);
+    let mut left = n;
+    for buf in bufs {
+        let part = buf.len().min(left);
+        out.put_slice(&buf[..part]);
+        left -= part;
+        if left == 0 {
+            break;
+        }
+    }
+}

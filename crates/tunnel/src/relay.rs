@@ -1,0 +1,206 @@
+//! The one byte pump: a stream on one side, an upstream connection on the other.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use adit_proto::reason::Reason;
+use bytes::{Buf as _, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::stream::{Stream, StreamError};
+
+/// Size of a pooled buffer. Large enough that bulk transfers are not bound by system calls.
+const BUFFER: usize = 64 * 1024;
+/// Buffers a worker thread keeps for the next relay.
+const POOLED: usize = 8;
+
+thread_local! {
+    static POOL: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn take_buffer() -> Box<[u8]> {
+    POOL.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; BUFFER].into_boxed_slice())
+}
+
+fn give_back(buffer: Box<[u8]>) {
+    POOL.with_borrow_mut(|pool| {
+        if pool.len() < POOLED {
+            pool.push(buffer);
+        }
+    });
+}
+
+/// Told about every byte as it moves, not when the connection ends.
+pub trait Meter {
+    /// Bytes went from the session to the upstream.
+    fn to_upstream(&self, bytes: u64);
+    /// Bytes went from the upstream to the session.
+    fn from_upstream(&self, bytes: u64);
+}
+
+/// How a relay ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// Bytes from the session to the upstream.
+    pub to_upstream: u64,
+    /// Bytes from the upstream to the session.
+    pub from_upstream: u64,
+    /// [`Reason::Done`] when both directions ended in order.
+    pub reason: Reason,
+}
+
+/// Copies both ways until both directions have ended or one fails. A half-close is passed on as a half-close, a
+/// failure as a reset. Back-pressure is end to end: nothing is read that cannot be written on. An idle relay holds
+/// no buffer. Not cancel safe: dropping it resets the stream and closes the upstream.
+pub async fn relay<U>(mut stream: Stream, upstream: U, meter: &impl Meter) -> Outcome
+where
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut pump = Pump { upstream, onward: Onward::default(), back: Back::default(), moved: (0, 0) };
+    let reason = poll_fn(|cx| pump.poll(cx, &mut stream, meter)).await;
+    if reason != Reason::Done {
+        stream.reset(reason);
+    }
+    Outcome { to_upstream: pump.moved.0, from_upstream: pump.moved.1, reason }
+}
+
+struct Pump<U> {
+    upstream: U,
+    onward: Onward,
+    back: Back,
+    moved: (u64, u64),
+}
+
+/// Session to upstream.
+#[derive(Default)]
+struct Onward {
+    chunk: Bytes,
+    unflushed: bool,
+    ended: bool,
+    done: bool,
+}
+
+/// Upstream to session. Holds a buffer only while it holds bytes.
+#[derive(Default)]
+struct Back {
+    buffer: Option<Box<[u8]>>,
+    filled: usize,
+    sent: usize,
+    done: bool,
+}
+
+impl<U: AsyncRead + AsyncWrite + Unpin> Pump<U> {
+    fn poll(&mut self, cx: &mut Context<'_>, stream: &mut Stream, meter: &impl Meter) -> Poll<Reason> {
+        let onward = self.poll_onward(cx, stream, meter);
+        if let Poll::Ready(Err(reason)) = onward {
+            return Poll::Ready(reason);
+        }
+        if let Poll::Ready(Err(reason)) = self.poll_back(cx, stream, meter) {
+            return Poll::Ready(reason);
+        }
+        if self.onward.done && self.back.done { Poll::Ready(Reason::Done) } else { Poll::Pending }
+    }
+
+    fn poll_onward(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut Stream,
+        meter: &impl Meter,
+    ) -> Poll<Result<(), Reason>> {
+        let upstream = &mut self.upstream;
+        let onward = &mut self.onward;
+        if onward.done {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            while !onward.chunk.is_empty() {
+                let n = ready!(Pin::new(&mut *upstream).poll_write(cx, &onward.chunk))
+                    .map_err(|e| upstream_end(&e))?;
+                if n == 0 {
+                    return Poll::Ready(Err(Reason::UpstreamClosed));
+                }
+                onward.chunk.advance(n);
+                onward.unflushed = true;
+                self.moved.0 += n as u64;
+                meter.to_upstream(n as u64);
+            }
+            if onward.ended {
+                // The upstream may have closed already; its answer, if any, still counts.
+                drop(ready!(Pin::new(&mut *upstream).poll_shutdown(cx)));
+                onward.done = true;
+                return Poll::Ready(Ok(()));
+            }
+            match stream.poll_read_chunk(cx) {
+                Poll::Ready(Ok(Some(chunk))) => onward.chunk = chunk,
+                Poll::Ready(Ok(None)) => onward.ended = true,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(stream_end(&error))),
+                Poll::Pending => {
+                    if onward.unflushed {
+                        ready!(Pin::new(&mut *upstream).poll_flush(cx)).map_err(|e| upstream_end(&e))?;
+                        onward.unflushed = false;
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    fn poll_back(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut Stream,
+        meter: &impl Meter,
+    ) -> Poll<Result<(), Reason>> {
+        let back = &mut self.back;
+        if back.done {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            let mut buffer = back.buffer.take().unwrap_or_else(take_buffer);
+            while back.sent < back.filled {
+                match Pin::new(&mut *stream).poll_write(cx, &buffer[back.sent..back.filled]) {
+                    Poll::Ready(Ok(n)) => {
+                        back.sent += n;
+                        self.moved.1 += n as u64;
+                        meter.from_upstream(n as u64);
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(stream_end(&error))),
+                    Poll::Pending => {
+                        back.buffer = Some(buffer);
+                        return Poll::Pending;
+                    }
+                }
+            }
+            let mut read = ReadBuf::new(&mut buffer);
+            let polled = Pin::new(&mut self.upstream).poll_read(cx, &mut read);
+            back.filled = read.filled().len();
+            back.sent = 0;
+            match polled {
+                Poll::Ready(Ok(())) if back.filled > 0 => back.buffer = Some(buffer),
+                Poll::Ready(Ok(())) => {
+                    give_back(buffer);
+                    ready!(Pin::new(&mut *stream).poll_shutdown(cx)).map_err(|e| stream_end(&e))?;
+                    back.done = true;
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(upstream_end(&error))),
+                Poll::Pending => {
+                    give_back(buffer);
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+fn upstream_end(error: &io::Error) -> Reason {
+    tracing::debug!(%error, "upstream connection failed");
+    Reason::UpstreamClosed
+}
+
+fn stream_end(error: &io::Error) -> Reason {
+    StreamError::find(error).map_or(Reason::Cancelled, |end| end.reason)
+}

@@ -1,0 +1,247 @@
+//! The one task of a session: reads until nothing is left, then writes everything that is ready in one go.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use adit_proto::reason::Reason;
+use bytes::{Buf as _, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, Sleep};
+use tokio_util::io::poll_read_buf;
+
+use super::Shared;
+use crate::keepalive::{Action, Keepalive, Patience};
+use crate::mux::Violation;
+
+/// Room for one read. Four TLS records, so that a busy session decrypts several per system call.
+const READ_SIZE: usize = 64 * 1024;
+/// Reads in a row before it is the writer's turn again.
+const READS_PER_TURN: usize = 8;
+/// A buffer that is empty and larger than this is given back to the allocator when the session goes idle.
+const IDLE_BUFFER: usize = 4 * 1024;
+/// How long the last bytes of a closed session may take to leave.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+struct Driver<IO> {
+    io: IO,
+    shared: Arc<Shared>,
+    input: BytesMut,
+    /// The round on its way out; what is left of it.
+    output: BytesMut,
+    /// An emptied buffer for the next round.
+    spare: BytesMut,
+    needs_flush: bool,
+    keepalive: Keepalive,
+    started: Instant,
+}
+
+/// Why the driver stopped.
+enum End {
+    /// Somebody on this side closed the session.
+    Closed,
+    /// The peer is gone, or does not keep to the protocol.
+    Lost(Reason),
+}
+
+/// Moves a session's bytes until it ends, then tells every stream. `_guard` closes the session even when this task
+/// is cancelled before it first runs.
+pub(super) async fn drive<IO>(io: IO, shared: Arc<Shared>, patience: Patience, _guard: CloseOnDrop)
+where
+    IO: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    let mut driver = Driver {
+        io,
+        shared,
+        input: BytesMut::new(),
+        output: BytesMut::new(),
+        spare: BytesMut::new(),
+        needs_flush: false,
+        keepalive: Keepalive::new(patience),
+        started: Instant::now(),
+    };
+    // The first probe measures the round trip, which is what windows grow by.
+    driver.shared.with(|mux, _| mux.probe());
+    let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
+    let end = poll_fn(|cx| driver.poll(cx, timer.as_mut())).await;
+    match end {
+        End::Lost(reason) => driver.shared.with(|mux, wake| mux.close(reason, wake)),
+        End::Closed => {
+            // Resets and the like that are still queued reach the peer if it listens at all.
+            let farewell = poll_fn(|cx| driver.poll_farewell(cx));
+            drop(tokio::time::timeout(FAREWELL, farewell).await);
+        }
+    }
+}
+
+/// A driver that is cancelled (its scope ended) must not leave streams waiting for ever.
+pub(super) struct CloseOnDrop(pub(super) Arc<Shared>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.with(|mux, wake| mux.close(Reason::AgentLost, wake));
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<End> {
+        loop {
+            let more_to_read = match self.poll_input(cx) {
+                Ok(more) => more,
+                Err(reason) => return Poll::Ready(End::Lost(reason)),
+            };
+            if let Err(error) = self.poll_output(cx) {
+                tracing::debug!(%error, "session lost while writing");
+                return Poll::Ready(End::Lost(Reason::AgentLost));
+            }
+            if self.shared.with(|mux, _| mux.closed()).is_some() {
+                return Poll::Ready(End::Closed);
+            }
+            if more_to_read {
+                // A peer that never pauses must not keep this worker from its other tasks.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if ready!(self.poll_timer(cx, timer.as_mut())) {
+                return Poll::Ready(End::Lost(Reason::SessionTimeout));
+            }
+        }
+    }
+
+    /// Ready(true): the peer is dead. Ready(false): a probe was queued. Pending: the timer is set.
+    fn poll_timer(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>) -> Poll<bool> {
+        loop {
+            let now = self.now();
+            match self.keepalive.poll(now) {
+                Action::Dead => return Poll::Ready(true),
+                Action::Probe => {
+                    self.keepalive.probed(now);
+                    self.shared.with(|mux, _| {
+                        mux.set_now(now);
+                        mux.probe();
+                    });
+                    return Poll::Ready(false);
+                }
+                Action::WaitUntil(then) => {
+                    let deadline = self.started + then;
+                    // Moving a timer is not free, and traffic moves the deadline all the time: a timer that fires
+                    // early just looks again.
+                    if timer.is_elapsed() || timer.deadline() > deadline {
+                        timer.as_mut().reset(deadline);
+                    }
+                    ready!(timer.as_mut().poll(cx));
+                }
+            }
+        }
+    }
+
+    /// Reads and feeds until nothing is left. Ok(true): there may be more.
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> Result<bool, Reason> {
+        for _ in 0..READS_PER_TURN {
+            match self.poll_fill(cx) {
+                Poll::Pending => {
+                    if self.input.is_empty() && self.input.capacity() > IDLE_BUFFER {
+                        self.input = BytesMut::new();
+                    }
+                    return Ok(false);
+                }
+                Poll::Ready(Ok(0)) => return Err(Reason::AgentLost),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => {
+                    tracing::debug!(%error, "session lost while reading");
+                    return Err(Reason::AgentLost);
+                }
+            }
+            let now = self.now();
+            self.keepalive.heard(now);
+            let fed = self.shared.with(|mux, wake| {
+                mux.set_now(now);
+                mux.feed(&mut self.input, wake)
+            });
+            fed.map_err(|violation: Violation| {
+                tracing::warn!(%violation, "the peer broke the session protocol");
+                Reason::ProtocolError
+            })?;
+        }
+        Ok(true)
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.input.reserve(READ_SIZE);
+        poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input)
+    }
+
+    /// Writes until there is nothing more to write or the transport takes no more.
+    fn poll_output(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        loop {
+            while !self.output.is_empty() {
+                match Pin::new(&mut self.io).poll_write(cx, &self.output) {
+                    Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                    Poll::Ready(Ok(n)) => {
+                        self.output.advance(n);
+                        self.needs_flush = true;
+                    }
+                    Poll::Ready(Err(error)) => return Err(error),
+                    Poll::Pending => {
+                        self.shared.with(|mux, _| mux.set_driver(cx.waker()));
+                        return Ok(());
+                    }
+                }
+            }
+            self.output.clear();
+            if self.spare.capacity() == 0 {
+                std::mem::swap(&mut self.spare, &mut self.output);
+            }
+            let spare = std::mem::take(&mut self.spare);
+            let round = self.shared.with(|mux, wake| {
+                if mux.has_output() {
+                    return Ok(mux.take_round(spare, wake));
+                }
+                mux.set_driver(cx.waker());
+                Err(spare)
+            });
+            match round {
+                Ok(round) => {
+                    self.output = round;
+                    let now = self.now();
+                    self.keepalive.sent(now);
+                }
+                Err(spare) => {
+                    if spare.capacity() <= IDLE_BUFFER {
+                        self.spare = spare;
+                    }
+                    return self.poll_flush(cx);
+                }
+            }
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.needs_flush {
+            match Pin::new(&mut self.io).poll_flush(cx) {
+                Poll::Ready(result) => {
+                    self.needs_flush = false;
+                    return result;
+                }
+                Poll::Pending => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// After a close from this side: writes what is queued, then ends the transport.
+    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_output(cx)?;
+        if !self.output.is_empty() {
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

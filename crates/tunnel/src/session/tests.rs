@@ -1,0 +1,154 @@
+//! Two sessions over an in-memory pipe, with the real driver and paused time.
+
+use std::time::Duration;
+
+use adit_proto::header::StreamHeader;
+use adit_proto::names::HostPattern;
+use adit_proto::reason::Reason;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::{Session, Side, StreamError};
+use crate::relay::{Meter, relay};
+use crate::scope::Scope;
+
+struct NoMeter;
+
+impl Meter for NoMeter {
+    fn to_upstream(&self, _bytes: u64) {}
+    fn from_upstream(&self, _bytes: u64) {}
+}
+
+fn header() -> StreamHeader {
+    StreamHeader { service: HostPattern::Any, client_addr: None, connect_timeout: Duration::from_secs(10) }
+}
+
+fn pair(scope: &Scope, buffer: usize) -> (Session, Session) {
+    let (a, b) = tokio::io::duplex(buffer);
+    (Session::start(a, Side::Gateway, scope), Session::start(b, Side::Agent, scope))
+}
+
+/// Every stream the agent accepts is relayed to an upstream that echoes until its input ends.
+fn echo_agent(scope: &Scope, agent: Session) {
+    let spawner = scope.clone();
+    scope.spawn("agent", async move {
+        while let Some((_, stream)) = agent.accept().await {
+            stream.confirm();
+            let (near, far) = tokio::io::duplex(4096);
+            spawner.spawn("upstream", async move {
+                let (mut from, mut to) = tokio::io::split(far);
+                let mut buffer = [0; 1000];
+                while let Ok(n @ 1..) = from.read(&mut buffer).await {
+                    to.write_all(&buffer[..n]).await.unwrap();
+                }
+                to.shutdown().await.unwrap();
+            });
+            spawner.spawn("relay", async move {
+                relay(stream, near, &NoMeter).await;
+            });
+        }
+    });
+}
+
+#[tokio::test]
+async fn megabytes_echo_through_small_pipes_with_a_half_close() {
+    let scope = Scope::new();
+    let (gateway, agent) = pair(&scope, 777);
+    echo_agent(&scope, agent);
+    let stream = gateway.open(&header()).unwrap();
+    let (mut from, mut to) = tokio::io::split(stream);
+    let data: Vec<u8> = (0..3_000_000_u32).map(|i| u8::try_from(i % 253).unwrap()).collect();
+    let sent = data.clone();
+    scope.spawn("writer", async move {
+        to.write_all(&sent).await.unwrap();
+        to.shutdown().await.unwrap();
+    });
+    let mut got = Vec::new();
+    from.read_to_end(&mut got).await.unwrap();
+    assert!(got == data);
+}
+
+#[tokio::test]
+async fn first_bytes_travel_with_the_open_and_the_confirmation_comes_back() {
+    let scope = Scope::new();
+    let (gateway, agent) = pair(&scope, 4096);
+    let mut stream = gateway.open(&header()).unwrap();
+    let watch = stream.watch();
+    stream.write_all(b"early").await.unwrap();
+    assert!(!watch.is_opened());
+    let (_, mut accepted) = agent.accept().await.unwrap();
+    assert_eq!(accepted.read_chunk().await.unwrap().unwrap(), "early");
+    accepted.confirm();
+    accepted.write_all(b"answer").await.unwrap();
+    assert_eq!(stream.read_chunk().await.unwrap().unwrap(), "answer");
+    assert!(watch.is_opened());
+}
+
+#[tokio::test]
+async fn a_reset_reaches_the_other_end_as_its_reason() {
+    let scope = Scope::new();
+    let (gateway, agent) = pair(&scope, 4096);
+    let mut stream = gateway.open(&header()).unwrap();
+    let (_, accepted) = agent.accept().await.unwrap();
+    accepted.reset(Reason::UpstreamRefused);
+    let error = stream.read_chunk().await.unwrap_err();
+    assert_eq!(StreamError::find(&error), Some(StreamError { reason: Reason::UpstreamRefused }));
+    assert_eq!(stream.watch().end(), Some(Reason::UpstreamRefused));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_peer_is_given_up_and_its_streams_end() {
+    let scope = Scope::new();
+    let (io, _held_but_mute) = tokio::io::duplex(4096);
+    let gateway = Session::start(io, Side::Gateway, &scope);
+    let mut stream = gateway.open(&header()).unwrap();
+    let error = stream.read_chunk().await.unwrap_err();
+    assert_eq!(StreamError::find(&error).unwrap().reason, Reason::SessionTimeout);
+    assert_eq!(gateway.closed().await, Reason::SessionTimeout);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_session_stays_up_for_a_day_by_probing() {
+    let scope = Scope::new();
+    let (gateway, agent) = pair(&scope, 4096);
+    tokio::select! {
+        reason = gateway.closed() => panic!("the gateway gave up: {reason}"),
+        reason = agent.closed() => panic!("the agent gave up: {reason}"),
+        () = tokio::time::sleep(Duration::from_secs(86_400)) => {}
+    }
+}
+
+#[tokio::test]
+async fn a_drain_lets_open_streams_finish_and_takes_no_new_ones() {
+    let scope = Scope::new();
+    let (gateway, agent) = pair(&scope, 4096);
+    let mut stream = gateway.open(&header()).unwrap();
+    let (_, mut accepted) = agent.accept().await.unwrap();
+    let drained = tokio::join!(agent.drain(Reason::AgentDraining), async {
+        gateway.draining().await;
+        assert_eq!(gateway.open(&header()).unwrap_err(), Reason::AgentDraining);
+        accepted.write_all(b"last").await.unwrap();
+        accepted.shutdown().await.unwrap();
+        assert_eq!(stream.read_chunk().await.unwrap().unwrap(), "last");
+        drop(stream);
+        drop(accepted);
+    });
+    assert_eq!(drained, ((), ()));
+}
+
+#[tokio::test]
+async fn closing_tells_the_other_side_and_ends_the_driver() {
+    let scope = Scope::new();
+    let (gateway, agent) = pair(&scope, 4096);
+    gateway.close(Reason::Draining);
+    assert_eq!(agent.closed().await, Reason::AgentLost);
+    assert_eq!(scope.drain(Duration::from_secs(5)).await, 0);
+}
+
+#[tokio::test]
+async fn a_cancelled_scope_leaves_no_stream_waiting() {
+    let scope = Scope::new();
+    let (gateway, _agent) = pair(&scope, 4096);
+    let mut stream = gateway.open(&header()).unwrap();
+    scope.cancel();
+    assert!(stream.read_chunk().await.is_err());
+}

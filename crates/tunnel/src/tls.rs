@@ -1,0 +1,159 @@
+//! TLS as both roles use it: TLS 1.3 for sessions, and what an agent needs towards its upstreams.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+use crate::proof::{EXPORTER_LABEL, EXPORTER_LEN, Exporter};
+
+/// Why TLS could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file with authorities could not be read.
+    #[error("cannot read the authorities in {path}")]
+    Authorities {
+        /// Which file.
+        path: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: rustls_pki_types::pem::Error,
+    },
+    /// A file that should hold authorities holds none.
+    #[error("{0} holds no certificate; it must be PEM")]
+    NoAuthority(PathBuf),
+    /// The system has no authorities and none were given.
+    #[error("no certificate authorities found on this system; give a CA file")]
+    NoSystemAuthorities,
+    /// What rustls said.
+    #[error(transparent)]
+    Rustls(#[from] rustls::Error),
+}
+
+/// Whom a TLS client believes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trust {
+    /// Any certificate. Only where something else proves who the peer is, or on explicit demand.
+    Anyone,
+    /// The system's authorities, or the built-in list where the system has none.
+    System,
+    /// The authorities in a PEM file, and nobody else.
+    Ca(PathBuf),
+}
+
+/// The one cryptography provider.
+#[must_use]
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+/// A client configuration for sessions and the control port: TLS 1.3 only.
+///
+/// # Errors
+/// [`TlsError`] when authorities cannot be loaded.
+pub fn session_client(trust: &Trust, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
+    client(trust, alpn, &[&rustls::version::TLS13])
+}
+
+/// A client configuration towards upstreams: TLS 1.2 and 1.3.
+///
+/// # Errors
+/// [`TlsError`] when authorities cannot be loaded.
+pub fn upstream_client(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
+    client(trust, &[b"http/1.1"], rustls::ALL_VERSIONS)
+}
+
+fn client(
+    trust: &Trust,
+    alpn: &[&[u8]],
+    versions: &[&'static SupportedProtocolVersion],
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(versions)?;
+    let builder = match trust {
+        Trust::Anyone => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider())))
+        }
+        Trust::System => builder.with_webpki_verifier(verifier(system_roots()?)?),
+        Trust::Ca(path) => builder.with_webpki_verifier(verifier(roots_in(path)?)?),
+    };
+    let mut config = builder.with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
+fn verifier(roots: RootCertStore) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+        .build()
+        .map_err(|error| TlsError::Rustls(rustls::Error::General(error.to_string())))
+}
+
+fn system_roots() -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        // Containers built from nothing have no bundle of their own.
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    if roots.is_empty() { Err(TlsError::NoSystemAuthorities) } else { Ok(roots) }
+}
+
+fn roots_in(path: &PathBuf) -> Result<RootCertStore, TlsError> {
+    let broken = |source| TlsError::Authorities { path: path.clone(), source };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(broken)? {
+        roots.add(certificate.map_err(broken)?)?;
+    }
+    if roots.is_empty() { Err(TlsError::NoAuthority(path.clone())) } else { Ok(roots) }
+}
+
+/// The keying material of a finished TLS 1.3 handshake.
+///
+/// # Errors
+/// Only before the handshake is finished, which is a bug of the caller.
+pub fn exporter<D>(connection: &rustls::ConnectionCommon<D>) -> Result<Exporter, rustls::Error> {
+    connection.export_keying_material([0; EXPORTER_LEN], EXPORTER_LABEL, None)
+}
+
+/// Accepts any certificate but still checks that the peer holds its key.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,144 @@
+//! What processes use, from /proc: processor time of a tree of processes, its memory, and the machine's own.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use anyhow::{Context as _, Result};
+
+use crate::process::{program, read};
+
+/// Reads processor time, in seconds.
+#[derive(Debug)]
+pub(super) struct Meter {
+    ticks_per_second: u32,
+}
+
+impl Meter {
+    pub(super) fn new() -> Result<Self> {
+        let ticks = read(program("getconf").arg("CLK_TCK"))?;
+        Ok(Self { ticks_per_second: ticks.trim().parse().context("getconf CLK_TCK says no number")? })
+    }
+
+    /// Time that these processes and their children have used. One that has ended counts nothing.
+    pub(super) fn cpu(&self, roots: &[u32]) -> Result<f64> {
+        let ticks: u64 = tree(roots)?
+            .into_iter()
+            .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok())
+            .filter_map(|stat| Stat::parse(&stat))
+            .map(|stat| stat.own_ticks)
+            .sum();
+        Ok(self.seconds(ticks))
+    }
+
+    /// Time of the children of this process that have ended: the load generator's.
+    pub(super) fn waited_for(&self) -> Result<f64> {
+        let stat = fs::read_to_string("/proc/self/stat").context("cannot read /proc/self/stat")?;
+        Ok(self.seconds(Stat::parse(&stat).context("/proc/self/stat is not as expected")?.children_ticks))
+    }
+
+    /// Time that all programs of the machine have used, the kernel's work for them included.
+    pub(super) fn machine(&self) -> Result<f64> {
+        let text = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+        let fields = text.lines().next().unwrap_or_default().split_whitespace().skip(1);
+        // user, nice, system.
+        Ok(self.seconds(fields.take(3).filter_map(|field| field.parse::<u64>().ok()).sum()))
+    }
+
+    fn seconds(&self, ticks: u64) -> f64 {
+        ticks as f64 / f64::from(self.ticks_per_second)
+    }
+}
+
+/// Memory of these processes and their children. Pages shared among them count once (Pss).
+pub(super) fn memory_kib(roots: &[u32]) -> Result<u64> {
+    let mut sum = 0;
+    for pid in tree(roots)? {
+        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))
+            .with_context(|| format!("cannot read the memory of process {pid}"))?;
+        sum += pss(&text).context("/proc/PID/smaps_rollup has no Pss")?;
+    }
+    Ok(sum)
+}
+
+/// How many processors there are.
+pub(super) fn cores() -> Result<usize> {
+    Ok(std::thread::available_parallelism().context("the number of processors is not known")?.get())
+}
+
+fn pss(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    parent: u32,
+    own_ticks: u64,
+    children_ticks: u64,
+}
+
+impl Stat {
+    /// proc(5): the name, in parentheses, may itself contain spaces and parentheses.
+    fn parse(text: &str) -> Option<Self> {
+        let (_, rest) = text.rsplit_once(')')?;
+        let fields: Vec<&str> = rest.split_whitespace().collect();
+        let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
+        Some(Self {
+            parent: fields.get(1)?.parse().ok()?,
+            own_ticks: number(11)? + number(12)?,
+            children_ticks: number(13)? + number(14)?,
+        })
+    }
+}
+
+/// These processes and all below them.
+fn tree(roots: &[u32]) -> Result<BTreeSet<u32>> {
+    let mut parents = Vec::new();
+    for entry in fs::read_dir("/proc").context("cannot list /proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok();
+        if let Some(stat) = stat.and_then(|stat| Stat::parse(&stat)) {
+            parents.push((pid, stat.parent));
+        }
+    }
+    let mut tree: BTreeSet<u32> = roots.iter().copied().collect();
+    loop {
+        let before = tree.len();
+        for (pid, parent) in &parents {
+            if tree.contains(parent) {
+                tree.insert(*pid);
+            }
+        }
+        if tree.len() == before {
+            return Ok(tree);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stat_line_is_read_behind_the_name() {
+        let text = "42 (a) b (c) S 7 42 42 0 -1 4194560 1 2 3 4 100 20 3 4 20 0 1 0 99 1 2\n";
+        assert_eq!(Stat::parse(text), Some(Stat { parent: 7, own_ticks: 120, children_ticks: 7 }));
+        assert_eq!(Stat::parse("42 (a"), None);
+    }
+
+    #[test]
+    fn memory_is_the_proportional_share() {
+        assert_eq!(pss("x\nRss:     2000 kB\nPss:     1234 kB\nPss_Anon: 1 kB\n"), Some(1234));
+        assert!(memory_kib(&[std::process::id()]).unwrap() > 0);
+    }
+
+    #[test]
+    fn this_process_is_below_its_parent() {
+        let own = std::process::id();
+        let stat = Stat::parse(&fs::read_to_string("/proc/self/stat").unwrap()).unwrap();
+        assert!(tree(&[stat.parent]).unwrap().contains(&own));
+        assert!(!tree(&[own]).unwrap().contains(&stat.parent));
+    }
+}

@@ -1,1 +1,11 @@
-//! What may happen: tokens, identities, access rules and the permits they grant, as pure decisions.
+//! What may happen: who somebody is, what they may reach, and the permit that says so. Pure decisions over an
+//! immutable snapshot; no socket, no clock, no task.
+//!
+//! A gateway with nothing but a shared token and flags is a preset of this model: every token names a built-in
+//! identity that may offer any service, and every client whose address the rules allow may reach every service.
+
+pub mod policy;
+pub mod snapshot;
+
+pub use policy::{Denial, Permit, Subject, authorize};
+pub use snapshot::{Rules, Snapshot, Snapshots};

@@ -162,6 +162,8 @@ pub(crate) struct Mux {
     round: u64,
     /// The only stream that has put data into this round so far, if there is just one.
     round_owner: Option<u32>,
+    /// Whether several streams wanted the previous round; if so, none may have this one to itself.
+    contended: bool,
     waiting: VecDeque<u32>,
     accepted: VecDeque<(u32, StreamHeader)>,
     acceptor: Option<Waker>,
@@ -188,6 +190,7 @@ impl Mux {
             out: BytesMut::new(),
             round: 1,
             round_owner: None,
+            contended: false,
             waiting: VecDeque::new(),
             accepted: VecDeque::new(),
             acceptor: None,
@@ -306,7 +309,9 @@ impl Mux {
             row.round = self.round;
             row.in_round = 0;
         }
-        let alone = self.round_owner.is_none_or(|owner| owner == id) && self.waiting.is_empty();
+        let alone = !self.contended
+            && self.round_owner.is_none_or(|owner| owner == id)
+            && self.waiting.iter().all(|&waiting| waiting == id);
         let share = if alone { ROUND_ALONE } else { QUANTUM };
         let room = if self.out.len() >= ROUND_FULL { 0 } else { share.saturating_sub(row.in_round) };
         let credit = usize::try_from(row.send_credit).unwrap_or(usize::MAX);
@@ -321,7 +326,7 @@ impl Mux {
         row.in_round += n;
         row.send_credit -= u32::try_from(n).unwrap_or(u32::MAX);
         // The first writer owns the round; a second one ends that for good (0 is no stream's id).
-        self.round_owner = Some(if alone { id } else { 0 });
+        self.round_owner = Some(if self.round_owner.is_none_or(|owner| owner == id) { id } else { 0 });
         put_slices(&mut self.out, Kind::Data, id, bufs, n);
         self.wake_driver();
         Poll::Ready(Ok(n))
@@ -442,7 +447,8 @@ impl Mux {
     pub(crate) fn take_round(&mut self, spare: Round, wake: &mut Vec<Waker>) -> Round {
         debug_assert!(spare.is_empty());
         self.round += 1;
-        self.round_owner = None;
+        let owner = self.round_owner.take();
+        self.contended = owner == Some(0) || self.waiting.iter().any(|&waiting| Some(waiting) != owner);
         for id in self.waiting.drain(..) {
             if let Some(row) = self.rows.get_mut(&id) {
                 wake.extend(row.writer.take());

@@ -36,9 +36,9 @@ fn give_back(buffer: Box<[u8]>) {
 /// Told about every byte as it moves, not when the connection ends.
 pub trait Meter {
     /// Bytes went from the session to the upstream.
-    fn to_upstream(&self, bytes: u64);
+    fn sent(&self, bytes: u64);
     /// Bytes went from the upstream to the session.
-    fn from_upstream(&self, bytes: u64);
+    fn received(&self, bytes: u64);
 }
 
 /// How a relay ended.
@@ -125,7 +125,7 @@ impl<U: AsyncRead + AsyncWrite + Unpin> Pump<U> {
                 onward.chunk.advance(n);
                 onward.unflushed = true;
                 self.moved.0 += n as u64;
-                meter.to_upstream(n as u64);
+                meter.sent(n as u64);
             }
             if onward.ended {
                 // The upstream may have closed already; its answer, if any, still counts.
@@ -165,7 +165,7 @@ impl<U: AsyncRead + AsyncWrite + Unpin> Pump<U> {
                     Poll::Ready(Ok(n)) => {
                         back.sent += n;
                         self.moved.1 += n as u64;
-                        meter.from_upstream(n as u64);
+                        meter.received(n as u64);
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(stream_end(&error))),
                     Poll::Pending => {

@@ -45,7 +45,6 @@ impl Scope {
                 },
             }
         };
-        #[expect(clippy::disallowed_methods, reason = "the one spawner; everything else spawns through it")]
         drop(self.tasks.spawn(future));
     }
 

@@ -99,8 +99,8 @@ impl Session {
 
     /// Waits until the peer announces that it takes no new streams, or the session has ended. Cancel safe.
     pub async fn draining(&self) -> Reason {
-        self.wait_for(|mux| mux.draining().or(mux.closed()).is_some()).await;
-        self.shared.with(|mux, _| mux.draining().or(mux.closed())).unwrap_or(Reason::Unknown)
+        self.wait_for(|mux| mux.draining().is_some() || mux.closed().is_some()).await;
+        self.shared.with(|mux, _| mux.draining().or_else(|| mux.closed())).unwrap_or(Reason::Unknown)
     }
 
     async fn wait_for(&self, holds: impl Fn(&Mux) -> bool) {
@@ -125,7 +125,7 @@ impl Session {
     /// Whether a stream could be opened now.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.shared.with(|mux, _| mux.closed().or(mux.draining()).is_none())
+        self.shared.with(|mux, _| mux.closed().is_none() && mux.draining().is_none())
     }
 
     /// Streams open now.

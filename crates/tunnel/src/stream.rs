@@ -150,7 +150,7 @@ impl Stream {
         Poll::Ready(Ok((!chunk.is_empty()).then_some(chunk)))
     }
 
-    fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_pending(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>> {
         self.pending = ready!(self.handle.shared.with(|mux, _| mux.poll_read(self.handle.id, cx.waker())))?;
         Poll::Ready(Ok(()))
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use adit_proto::handshake::ALPN;
 use bytes::Bytes;
-use futures_util::{Sink, Stream as _};
+use futures_util::{Sink as _, Stream as _};
 use http::HeaderValue;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;

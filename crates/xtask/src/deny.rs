@@ -43,8 +43,14 @@ struct Package {
     source: String,
 }
 
-/// What cargo resolves for this platform, tests included.
+/// What cargo compiles on this platform, for tests included.
+///
+/// `cargo tree` knows what that is; `cargo metadata` lists more, such as optional crates that no enabled
+/// feature asks for, but knows the licences and sources.
 fn resolved_packages() -> Result<Vec<Package>> {
+    let tree =
+        read(&mut cargo(&["tree", "--workspace", "--edges", "all", "--prefix", "none", "--format", "{p}"]))?;
+    let compiled: BTreeSet<(&str, &str)> = tree.lines().filter_map(name_and_version).collect();
     let version = read(program("rustc").arg("-vV"))?;
     let host = version
         .lines()
@@ -52,27 +58,30 @@ fn resolved_packages() -> Result<Vec<Package>> {
         .context("rustc does not say its host")?;
     let text = read(&mut cargo(&["metadata", "--format-version", "1", "--filter-platform", host]))?;
     let metadata: Value = serde_json::from_str(&text).context("cargo metadata is not JSON")?;
-    let packages = packages(&metadata).context("cargo metadata is not as expected")?;
+    let mut packages = packages(&metadata).context("cargo metadata is not as expected")?;
+    packages.retain(|package| compiled.contains(&(package.name.as_str(), package.version.as_str())));
     ensure!(!packages.is_empty(), "cargo metadata names no package of others");
     Ok(packages)
 }
 
+/// Of `name v1.2.3 (proc-macro)`.
+fn name_and_version(line: &str) -> Option<(&str, &str)> {
+    let mut words = line.split_whitespace();
+    Some((words.next()?, words.next()?.strip_prefix('v')?))
+}
+
 fn packages(metadata: &Value) -> Option<Vec<Package>> {
     let text = |value: &Value| value.as_str().map(str::to_owned);
-    let nodes = metadata.get("resolve")?.get("nodes")?.as_array()?;
-    let resolved: BTreeSet<&str> = nodes.iter().filter_map(|node| node.get("id")?.as_str()).collect();
     let mut packages = Vec::new();
     for package in metadata.get("packages")?.as_array()? {
         // Our own packages have no source.
         let Some(source) = package.get("source").and_then(text) else { continue };
-        if resolved.contains(package.get("id")?.as_str()?) {
-            packages.push(Package {
-                name: text(package.get("name")?)?,
-                version: text(package.get("version")?)?,
-                license: package.get("license").and_then(text),
-                source,
-            });
-        }
+        packages.push(Package {
+            name: text(package.get("name")?)?,
+            version: text(package.get("version")?)?,
+            license: package.get("license").and_then(text),
+            source,
+        });
     }
     Some(packages)
 }

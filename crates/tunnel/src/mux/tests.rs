@@ -91,7 +91,7 @@ fn every_byte_arrives_once_and_in_order_whatever_the_sizes_and_the_interleaving(
             assert!(steps < 200_000, "seed {seed} makes no progress: {sent:?} {got:?}");
             let i = random.below(ids.len());
             match random.below(4) {
-                0 | 1 => {
+                0 | 1 if sent[i] < total => {
                     let end = total.min(sent[i] + 1 + random.below(100_000));
                     sent[i] += write(&mut gateway, ids[i], &data[sent[i]..end]);
                     if sent[i] == total {
@@ -173,7 +173,7 @@ fn bulk_streams_share_a_round_evenly() {
         deliver(&mut agent, &mut gateway, usize::MAX).unwrap();
     }
     let (least, most) = (got.iter().min().unwrap(), got.iter().max().unwrap());
-    assert!(*least > 0 && most - least <= ROUND_ALONE * 50 / 4 + ROUND_ALONE, "{got:?}");
+    assert!(*least > 0 && most - least <= ROUND_ALONE, "{got:?}");
 }
 
 #[test]

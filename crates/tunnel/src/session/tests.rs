@@ -14,8 +14,8 @@ use crate::scope::Scope;
 struct NoMeter;
 
 impl Meter for NoMeter {
-    fn to_upstream(&self, _bytes: u64) {}
-    fn from_upstream(&self, _bytes: u64) {}
+    fn sent(&self, _bytes: u64) {}
+    fn received(&self, _bytes: u64) {}
 }
 
 fn header() -> StreamHeader {

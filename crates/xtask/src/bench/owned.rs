@@ -56,6 +56,9 @@ impl Owned {
 impl Drop for Owned {
     /// Asks before it kills: a process that is killed cannot end its own children.
     fn drop(&mut self) {
+        if self.has_ended() {
+            return;
+        }
         let asked = program("kill").arg("-TERM").arg(self.pid().to_string()).status();
         let deadline = Instant::now() + STOP;
         while asked.is_ok() && !self.has_ended() && Instant::now() < deadline {

@@ -50,11 +50,19 @@ impl Meter {
 }
 
 /// Memory of these processes and their children. Pages shared among them count once (Pss).
+///
+/// # Errors
+/// When one of these processes has ended; a child that ends meanwhile counts nothing.
 pub(super) fn memory_kib(roots: &[u32]) -> Result<u64> {
     let mut sum = 0;
     for pid in tree(roots)? {
-        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))
-            .with_context(|| format!("cannot read the memory of process {pid}"))?;
+        let text = match fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) {
+            Ok(text) => text,
+            Err(_) if !roots.contains(&pid) => continue,
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read the memory of process {pid}"));
+            }
+        };
         sum += pss(&text).context("/proc/PID/smaps_rollup has no Pss")?;
     }
     Ok(sum)

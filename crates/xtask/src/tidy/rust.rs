@@ -57,8 +57,8 @@ pub(super) fn check(source: &Source, foreign: &[String]) -> Vec<Finding> {
         ));
     }
     size(source, &mut findings);
+    house_words(source, foreign, &mut findings);
     for line in 0..source.code.len() {
-        house_words(source, line, foreign, &mut findings);
         test_habits(source, line, &mut findings);
         exceptions(source, line, &mut findings);
     }
@@ -88,9 +88,28 @@ fn size(source: &Source, findings: &mut Vec<Finding>) {
     }
 }
 
-fn house_words(source: &Source, line: usize, foreign: &[String], findings: &mut Vec<Finding>) {
-    for identifier in identifiers(&source.code[line]) {
-        if FOREIGN_IDENTIFIERS.contains(&identifier) || foreign.iter().any(|name| name == identifier) {
+fn house_words(source: &Source, foreign: &[String], findings: &mut Vec<Finding>) {
+    let mut is_foreign_import = false;
+    for (line, code) in source.code.iter().enumerate() {
+        let imported = code.trim_start().trim_start_matches("pub ").strip_prefix("use ");
+        is_foreign_import |= imported.is_some_and(|path| foreign.iter().any(|name| starts_path(path, name)));
+        if !is_foreign_import {
+            house_words_in_line(source, line, foreign, findings);
+        }
+        is_foreign_import &= !code.contains(';');
+    }
+}
+
+fn starts_path(path: &str, name: &str) -> bool {
+    path.strip_prefix(name).is_some_and(|rest| rest.starts_with("::"))
+}
+
+fn house_words_in_line(source: &Source, line: usize, foreign: &[String], findings: &mut Vec<Finding>) {
+    let mut is_foreign_path = false;
+    for (gap, identifier) in identifiers(&source.code[line]) {
+        let continues = is_foreign_path && gap == "::";
+        is_foreign_path = continues || foreign.iter().any(|name| name == identifier);
+        if is_foreign_path || FOREIGN_IDENTIFIERS.contains(&identifier) {
             continue;
         }
         let refused = words(identifier).into_iter().find(|word| is_refused(word));
@@ -204,6 +223,13 @@ mod tests {
             whats("crates/a/src/b.rs", text),
             ["2: `ConnManager` says `manager`", "3: `my_backends` says `backends`"]
         );
+    }
+
+    #[test]
+    fn paths_into_foreign_crates_are_not_ours_to_name() {
+        let text = "//! X.\nuse hyper_util::{\n    util::A,\n};\nfn f() { hyper_util::util::go(); util::go() }\n\
+                    use other::util::B;\n";
+        assert_eq!(whats("crates/a/src/b.rs", text), ["5: `util` says `util`", "6: `util` says `util`"]);
     }
 
     #[test]

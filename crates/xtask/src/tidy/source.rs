@@ -61,10 +61,20 @@ pub(crate) fn is_test_file(path: &str) -> bool {
         || path.ends_with("/tests.rs")
 }
 
-/// Each identifier of a line of code, keywords included.
-pub(crate) fn identifiers(code: &str) -> impl Iterator<Item = &str> {
-    code.split(|c: char| !(c.is_alphanumeric() || c == '_'))
-        .filter(|word| word.chars().next().is_some_and(|c| c.is_alphabetic() || c == '_'))
+/// Each identifier of a line of code, keywords included, and what stands between it and the one before.
+pub(crate) fn identifiers(code: &str) -> Vec<(&str, &str)> {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let mut found = Vec::new();
+    let mut rest = code;
+    while let Some(start) = rest.find(is_part) {
+        let (gap, word) = rest.split_at(start);
+        let (word, after) = word.split_at(word.find(|c| !is_part(c)).unwrap_or(word.len()));
+        if !word.starts_with(|c: char| c.is_ascii_digit()) {
+            found.push((gap, word));
+        }
+        rest = after;
+    }
+    found
 }
 
 /// The words of an identifier in snake or camel case, in lower case.
@@ -242,7 +252,8 @@ mod tests {
         );
         let source = Source::new("crates/a/src/b.rs", text);
         assert_eq!(source.code.len(), 3);
-        assert_eq!(source.code[0].trim_end(), format!("let a ={};", " ".repeat(24)));
+        assert_eq!(source.code[0].split_whitespace().collect::<Vec<_>>(), ["let", "a", "=", ";"]);
+        assert_eq!(source.code[0].find(';'), text.find(';'));
         assert_eq!(source.comments[0].trim(), "// comment \"x\"");
         assert!(source.code[1].contains("let l: &'static str = x;"), "{:?}", source.code[1]);
         assert_eq!(source.comments[1].trim(), "/* block /* nested */ end */");
@@ -267,7 +278,10 @@ mod tests {
         assert_eq!(words("HTTPServerName"), ["http", "server", "name"]);
         assert_eq!(words("_two_wordsHere"), ["two", "words", "here"]);
         assert_eq!(words("MAX_NAME"), ["max", "name"]);
-        assert_eq!(identifiers("let a_b = 0x1f + C2.d;").collect::<Vec<_>>(), ["let", "a_b", "C2", "d"]);
+        assert_eq!(
+            identifiers("let a_b = 0x1f + C2::d;"),
+            [("", "let"), (" ", "a_b"), (" + ", "C2"), ("::", "d")]
+        );
     }
 
     #[test]

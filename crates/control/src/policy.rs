@@ -1,0 +1,81 @@
+//! The one place that says yes.
+
+use std::net::IpAddr;
+
+use adit_proto::names::HostPattern;
+use adit_proto::reason::Reason;
+
+use crate::snapshot::{Generation, Snapshot};
+
+/// Whom a decision is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// The client's address, as far as it can be believed.
+    pub address: IpAddr,
+}
+
+/// A yes. Only [`authorize`] makes one, and nothing is forwarded without it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Permit {
+    service: HostPattern,
+    generation: Generation,
+}
+
+impl Permit {
+    /// What may be reached.
+    #[must_use]
+    pub const fn service(&self) -> &HostPattern {
+        &self.service
+    }
+
+    /// The rules it was given by.
+    #[must_use]
+    pub const fn generation(&self) -> Generation {
+        self.generation
+    }
+}
+
+/// A no, with its reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Denial {
+    /// Why.
+    pub reason: Reason,
+}
+
+/// May this subject reach this service?
+///
+/// # Errors
+/// [`Denial`] when the rules do not allow the subject's address.
+pub fn authorize(snapshot: &Snapshot, subject: &Subject, service: &HostPattern) -> Result<Permit, Denial> {
+    if !snapshot.rules().allows(subject.address) {
+        return Err(Denial { reason: Reason::AddressDenied });
+    }
+    Ok(Permit { service: service.clone(), generation: snapshot.generation() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::{Rules, Snapshots};
+
+    fn decide(allow: &[&str], address: &str) -> Result<Permit, Denial> {
+        let rules = Rules { allow: allow.iter().map(|net| net.parse().unwrap()).collect(), ..Rules::default() };
+        let subject = Subject { address: address.parse().unwrap() };
+        authorize(&Snapshots::new(rules).current(), &subject, &HostPattern::Any)
+    }
+
+    #[test]
+    fn without_rules_everybody_may_and_with_rules_only_those_named() {
+        assert!(decide(&[], "203.0.113.9").is_ok());
+        assert!(decide(&["203.0.113.0/24"], "203.0.113.9").is_ok());
+        assert_eq!(decide(&["203.0.113.0/24"], "198.51.100.1"), Err(Denial { reason: Reason::AddressDenied }));
+        assert!(decide(&["2001:db8::/32"], "2001:db8::1").is_ok());
+        assert!(decide(&["2001:db8::/32"], "203.0.113.9").is_err());
+    }
+
+    #[test]
+    fn an_ipv4_client_on_a_dual_stack_listener_is_still_ipv4() {
+        assert!(decide(&["203.0.113.0/24"], "::ffff:203.0.113.9").is_ok());
+        assert!(decide(&["203.0.113.0/24"], "::ffff:198.51.100.1").is_err());
+    }
+}

@@ -1,10 +1,16 @@
 //! The private side: streams to upstreams, and the file server.
 //!
-//! Start with [`config`] for what an agent is told, then [`Agent`] for what it does.
+//! Reading order: [`config`] for what an agent is told, `server` for what it starts and how it drains, `connect`
+//! for the session it keeps up, `expose` for what happens to one stream, `upstream` for where it ends. [`files`]
+//! is the file server, also used on its own.
 
 pub mod config;
+mod connect;
+mod expose;
 pub mod files;
+pub mod observe;
 mod server;
+mod upstream;
 
 pub use config::Config;
 pub use server::{Agent, StartError};

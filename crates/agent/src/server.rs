@@ -1,8 +1,29 @@
 //! Composition: keeps a session to the gateway, serves its streams, and drains.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use adit_proto::names::InstanceId;
+use adit_proto::reason::Reason;
+use adit_tunnel::scope::Scope;
+use adit_tunnel::tls::{self, Trust};
+use adit_tunnel::transport::Framing;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::DropGuard;
 
 use crate::Config;
+use crate::config::{Transport, Verify};
+use crate::connect::{Connector, State};
+use crate::expose::Exposed;
+use crate::observe::Observe;
 
 /// Why an agent did not start.
 #[derive(Debug, thiserror::Error)]
@@ -27,10 +48,24 @@ pub enum StartError {
     },
 }
 
+impl StartError {
+    fn setup(what: impl Into<String>, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Setup { what: what.into(), source: Box::new(source) }
+    }
+}
+
 /// A running agent. Dropping it aborts everything it carries; [`Agent::drain`] is the polite way.
 #[derive(Debug)]
 pub struct Agent {
+    instance: InstanceId,
     listen_addr: Option<SocketAddr>,
+    state: watch::Receiver<State>,
+    /// The session loop, the session's driver, the metrics listener.
+    scope: Scope,
+    /// Streams.
+    streams: Scope,
+    drain_timeout: Duration,
+    _abort: (DropGuard, DropGuard),
 }
 
 impl Agent {
@@ -38,9 +73,70 @@ impl Agent {
     ///
     /// # Errors
     /// [`StartError`] when something it was told to use cannot be used.
-    #[expect(clippy::unused_async, reason = "placeholder body")]
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        Ok(Self { listen_addr: config.listen })
+        let (scope, streams) = (Scope::new(), Scope::new());
+        let observe = Observe::new();
+        let exposed = Exposed::prepare(&config.services, &observe, streams.clone())
+            .map_err(|(what, source)| StartError::setup(what, source))?;
+        let trust = match &config.verify {
+            Verify::TokenProof => Trust::Anyone,
+            Verify::System => Trust::System,
+            Verify::Ca(path) => Trust::Ca(path.clone()),
+        };
+        let framing = match config.gateway.transport {
+            Transport::Auto => Framing::Either,
+            Transport::Tls => Framing::Bare,
+            Transport::WebSocket => Framing::WebSocket,
+        };
+        let tls = tls::session_client(&trust, framing.alpn())
+            .map_err(|source| StartError::setup("cannot set up TLS towards the gateway", source))?;
+        let mut random = [0; 16];
+        aws_lc_rs::rand::fill(&mut random)
+            .map_err(|source| StartError::setup("the system has no random numbers", source))?;
+        let instance = InstanceId::from_bytes(random);
+        let (sender, state) = watch::channel(State::Connecting);
+
+        let listen_addr = match config.listen {
+            None => None,
+            Some(addr) => {
+                let bind = |source| StartError::Bind { addr, source };
+                let listener = TcpListener::bind(addr).await.map_err(bind)?;
+                let bound = listener.local_addr().map_err(bind)?;
+                scope.spawn(
+                    "metrics listener",
+                    serve_metrics(listener, observe.clone(), state.clone(), scope.clone()),
+                );
+                Some(bound)
+            }
+        };
+        let connector = Connector {
+            gateway: config.gateway,
+            framing,
+            tls,
+            key: config.token,
+            instance,
+            hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            exposed: Arc::new(exposed),
+            observe,
+            state: sender,
+            scope: scope.clone(),
+        };
+        scope.spawn("session loop", connector.run());
+        Ok(Self {
+            instance,
+            listen_addr,
+            state,
+            _abort: (scope.cancel_on_drop(), streams.cancel_on_drop()),
+            scope,
+            streams,
+            drain_timeout: config.drain_timeout,
+        })
+    }
+
+    /// Which process this is, as `clientID` in the gateway's status.
+    #[must_use]
+    pub const fn instance(&self) -> InstanceId {
+        self.instance
     }
 
     /// Where its own `/metrics` listens, when asked to.
@@ -51,18 +147,91 @@ impl Agent {
 
     /// Waits until a session stands. Cancel safe.
     pub async fn connected(&self) {
-        std::future::ready(()).await;
+        let mut state = self.state.clone();
+        if state.wait_for(|state| matches!(state, State::Connected(_))).await.is_err() {
+            std::future::pending().await
+        }
     }
 
     /// Waits until the gateway has refused this agent for a reason that trying again will not mend soon, and
     /// returns the refusal's text. The agent keeps trying all the same. Cancel safe.
     pub async fn refused(&self) -> String {
-        std::future::pending().await
+        let mut state = self.state.clone();
+        match state.wait_for(|state| matches!(state, State::Refused(_))).await.as_deref() {
+            Ok(State::Refused(text)) => text.clone(),
+            _ => std::future::pending().await,
+        }
     }
 
     /// Tells the gateway, takes no new streams, lets open ones finish within the configured time, then ends the
     /// rest. Returns how many streams had to be cut.
     pub async fn drain(self) -> usize {
-        std::future::ready(0).await
+        let session = match &*self.state.borrow() {
+            State::Connected(session) => Some(session.clone()),
+            State::Connecting | State::Refused(_) => None,
+        };
+        if let Some(session) = &session {
+            drop(tokio::time::timeout(self.drain_timeout, session.drain(Reason::AgentDraining)).await);
+        }
+        // Relays end with their streams; what is left now has had its time.
+        let cut = self.streams.drain(Duration::ZERO).await;
+        if let Some(session) = &session {
+            session.close(Reason::AgentDraining);
+        }
+        self.scope.cancel();
+        self.scope.drain(Duration::from_secs(1)).await;
+        cut
     }
+}
+
+async fn serve_metrics(listener: TcpListener, observe: Observe, state: watch::Receiver<State>, scope: Scope) {
+    loop {
+        let Ok((tcp, _)) = listener.accept().await else {
+            // Out of file descriptors, most likely; accepting again at once would only spin.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let (observe, state) = (observe.clone(), state.clone());
+        scope.spawn("metrics connection", async move {
+            let service = service_fn(|request| {
+                let response = answer(&request, &observe, &state);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let served = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(Duration::from_secs(10))
+                .serve_connection(TokioIo::new(tcp), service)
+                .await;
+            if let Err(error) = served {
+                tracing::debug!(%error, "a metrics connection ended early");
+            }
+        });
+    }
+}
+
+fn answer<B>(request: &Request<B>, observe: &Observe, state: &watch::Receiver<State>) -> Response<Full<Bytes>> {
+    let connected = matches!(*state.borrow(), State::Connected(_));
+    let (status, content_type, body) = match request.uri().path() {
+        "/metrics" => {
+            let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
+            let rendered = observe.metrics.render(accept);
+            (StatusCode::OK, rendered.content_type, rendered.body)
+        }
+        "/healthz" => (StatusCode::OK, "text/plain; charset=utf-8", "ok\n".to_owned()),
+        "/ready" if connected => (StatusCode::OK, "text/plain; charset=utf-8", "ready\n".to_owned()),
+        "/ready" => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "text/plain; charset=utf-8",
+            "not ready: no session to the gateway\n".to_owned(),
+        ),
+        _ => (
+            StatusCode::NOT_FOUND,
+            "text/plain; charset=utf-8",
+            "not found; there are /metrics, /healthz and /ready\n".to_owned(),
+        ),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response
 }

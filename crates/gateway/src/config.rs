@@ -27,6 +27,8 @@ pub struct Config {
     pub request_log: Option<LineWriter>,
     /// How long open flows may go on after a drain was asked for.
     pub drain_timeout: Duration,
+    /// The commit this was built from, for status and metrics.
+    pub revision: &'static str,
 }
 
 /// The control port.
@@ -90,7 +92,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// How long a connection may stay open without a request on it.
     pub idle_timeout: Duration,
-    /// How long a request body, a response body or an upgraded connection may make no progress at all.
+    /// How long a client may let a body stand still: one it sends, or one it does not read. Silence of an upstream
+    /// (events, long polls, WebSockets) is not limited.
     pub stall_timeout: Duration,
     /// How long the agent may take to connect to the upstream.
     pub connect_timeout: Duration,

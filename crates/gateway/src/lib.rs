@@ -1,9 +1,25 @@
 //! The public side: listeners to streams, and the control port.
 //!
-//! Start with [`config`] for what a gateway is told, then [`Gateway`] for what it does.
+//! Reading order: [`config`] for what a gateway is told; `flow` for the whole life of a request, read this first;
+//! then its phases in order: `identify`, `router`, `balancer`, `forward`. `listener` and `http` turn sockets into
+//! flows, `sessions` knows which agents are there, `refusal` is the one place that says no, `observe` counts and
+//! records, `control_port` is where agents, `adit status` and Prometheus connect, `server` puts it together.
 
+mod balancer;
 pub mod config;
+mod control_port;
+mod flow;
+mod forward;
+mod http;
+mod identify;
+mod listener;
+pub mod observe;
+mod refusal;
+mod router;
 mod server;
+mod sessions;
+pub mod status;
+mod tls;
 
 pub use config::Config;
 pub use server::{Gateway, StartError};

@@ -1,8 +1,31 @@
 //! Composition: binds the listeners, starts what serves them, and the order of a drain.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use adit_control::{Rules, Snapshots};
+use adit_proto::handshake::ALPN;
+use adit_proto::reason::Reason;
+use adit_tunnel::scope::Scope;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::DropGuard;
 
 use crate::Config;
+use crate::control_port::ControlPort;
+use crate::flow::DataPlane;
+use crate::http::Serving;
+use crate::listener;
+use crate::observe::Observe;
+use crate::sessions::Sessions;
+use crate::tls::Identity;
+
+/// How long a stream may wait in a pool for its next request.
+const MAX_IDLE_STREAM: Duration = Duration::from_secs(60);
+/// How often pools are looked through.
+const SWEEP: Duration = Duration::from_secs(15);
 
 /// Why a gateway did not start.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +57,19 @@ pub enum StartError {
 pub struct Gateway {
     control_addr: SocketAddr,
     http_addrs: Vec<SocketAddr>,
+    authority: Option<String>,
+    sessions: Arc<Sessions>,
+    serving: Arc<Serving>,
+    /// Accept loops of public listeners.
+    listeners: Scope,
+    /// Public connections.
+    connections: Scope,
+    /// Upstream connections and upgraded connections.
+    flows: Scope,
+    /// The control port and the sessions.
+    control: Scope,
+    drain_timeout: Duration,
+    _abort: [DropGuard; 4],
 }
 
 impl Gateway {
@@ -41,11 +77,68 @@ impl Gateway {
     ///
     /// # Errors
     /// [`StartError`] when a listener cannot be bound or a certificate not be had.
-    #[expect(clippy::unused_async, reason = "placeholder body")]
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        // Everything that can fail comes first.
+        let control_identity = Identity::load(&config.control.tls)?;
+        let control_tls = TlsAcceptor::from(control_identity.control_config(&[ALPN, b"http/1.1"])?);
+        let (control_listener, control_addr) = bind("control port", config.control.listen)?;
+        let mut publics = Vec::new();
+        for listener in &config.http {
+            let tls = match &listener.tls {
+                Some(tls) => Some(TlsAcceptor::from(Identity::load(tls)?.public_config()?)),
+                None => None,
+            };
+            let (bound, addr) = bind("public HTTP", listener.listen)?;
+            publics.push((bound, addr, tls));
+        }
+
+        let revision = config.revision;
+        let observe = Observe::new(config.request_log, revision);
+        let sessions =
+            Sessions::new(observe.clone(), config.limits.max_sessions, config.limits.max_idle_streams);
+        let rules = Rules { allow: config.allow, trusted_proxies: config.trusted_proxies };
+        let (listeners, connections, flows, control) = (Scope::new(), Scope::new(), Scope::new(), Scope::new());
+        let slots = Arc::new(Semaphore::new(config.limits.max_connections));
+        let penalties = ControlPort::penalties(config.limits.max_auth_failures);
+        let plane = Arc::new(DataPlane {
+            snapshots: Arc::new(Snapshots::new(rules)),
+            sessions: Arc::clone(&sessions),
+            observe: observe.clone(),
+            limits: config.limits,
+            scope: flows.clone(),
+        });
+        let serving = Arc::new(Serving::new(plane, connections.clone()));
+        let port = Arc::new(ControlPort {
+            sessions: Arc::clone(&sessions),
+            observe,
+            tokens: config.tokens,
+            penalties,
+            authority: control_identity.authority.clone(),
+            hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            revision,
+            started: SystemTime::now(),
+            draining: serving.draining.clone(),
+            scope: control.clone(),
+        });
+        control.spawn("control port", port.run(control_listener, control_tls));
+        control.spawn("pool sweeper", sweep(Arc::clone(&sessions)));
+        let http_addrs = publics.iter().map(|(_, addr, _)| *addr).collect();
+        for (bound, _, tls) in publics {
+            listeners
+                .spawn("public listener", listener::run(bound, tls, Arc::clone(&slots), Arc::clone(&serving)));
+        }
         Ok(Self {
-            control_addr: config.control.listen,
-            http_addrs: config.http.iter().map(|l| l.listen).collect(),
+            control_addr,
+            http_addrs,
+            authority: control_identity.authority,
+            sessions,
+            serving,
+            drain_timeout: config.drain_timeout,
+            _abort: [&listeners, &connections, &flows, &control].map(Scope::cancel_on_drop),
+            listeners,
+            connections,
+            flows,
+            control,
         })
     }
 
@@ -61,9 +154,52 @@ impl Gateway {
         &self.http_addrs
     }
 
-    /// Stops accepting, tells agents, lets open flows finish within the configured time, then ends the rest.
-    /// Returns how many flows had to be cut.
+    /// PEM of the authority behind the control port's certificate, when it is the gateway's own.
+    #[must_use]
+    pub fn authority(&self) -> Option<&str> {
+        self.authority.as_deref()
+    }
+
+    /// Agents connected now.
+    #[must_use]
+    pub fn agents(&self) -> usize {
+        self.sessions.count()
+    }
+
+    /// Stops accepting, lets open flows finish within the configured time, tells agents, then ends the rest.
+    /// Returns how many connections had to be cut.
     pub async fn drain(self) -> usize {
-        std::future::ready(0).await
+        // 1. Balancers in front see `/ready` fail; nothing new is accepted.
+        self.serving.draining.cancel();
+        self.listeners.drain(Duration::ZERO).await;
+        // 2. Connections finish the request they carry and close; idle ones close at once.
+        let deadline = tokio::time::Instant::now() + self.drain_timeout;
+        let mut cut = self.connections.drain(self.drain_timeout).await;
+        // 3. What outlives its connection: upgraded connections. Pooled streams are let go first.
+        for agent in self.sessions.list() {
+            agent.withdraw();
+        }
+        cut += self.flows.drain(deadline.saturating_duration_since(tokio::time::Instant::now())).await;
+        // 4. Agents are told, so that they look for another gateway or wait for this one.
+        for agent in self.sessions.list() {
+            agent.session.close(Reason::Draining);
+        }
+        self.control.drain(Duration::from_millis(500)).await;
+        cut
+    }
+}
+
+fn bind(purpose: &'static str, addr: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Bind { purpose, addr, source };
+    let listener = listener::bind(addr).map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+async fn sweep(sessions: Arc<Sessions>) {
+    let mut tick = tokio::time::interval(SWEEP);
+    loop {
+        tick.tick().await;
+        sessions.sweep(MAX_IDLE_STREAM);
     }
 }

@@ -1,4 +1,4 @@
-//! The one byte pump: a stream on one side, an upstream connection on the other.
+//! The one byte pump: a stream on one side, a connection on the other.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -35,46 +35,48 @@ fn give_back(buffer: Box<[u8]>) {
 
 /// Told about every byte as it moves, not when the connection ends.
 pub trait Meter {
-    /// Bytes went from the session to the upstream.
+    /// Bytes went from the stream to the connection.
     fn sent(&self, bytes: u64);
-    /// Bytes went from the upstream to the session.
+    /// Bytes went from the connection to the stream.
     fn received(&self, bytes: u64);
 }
 
 /// How a relay ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
-    /// Bytes from the session to the upstream.
-    pub to_upstream: u64,
-    /// Bytes from the upstream to the session.
-    pub from_upstream: u64,
+    /// Bytes from the stream to the connection.
+    pub sent: u64,
+    /// Bytes from the connection to the stream.
+    pub received: u64,
     /// [`Reason::Done`] when both directions ended in order.
     pub reason: Reason,
 }
 
 /// Copies both ways until both directions have ended or one fails. A half-close is passed on as a half-close, a
 /// failure as a reset. Back-pressure is end to end: nothing is read that cannot be written on. An idle relay holds
-/// no buffer. Not cancel safe: dropping it resets the stream and closes the upstream.
-pub async fn relay<U>(mut stream: Stream, upstream: U, meter: &impl Meter) -> Outcome
+/// no buffer. `lost` is the reason when the connection, not the stream, fails. Not cancel safe: dropping it resets
+/// the stream and closes the connection.
+pub async fn relay<U>(mut stream: Stream, connection: U, lost: Reason, meter: &impl Meter) -> Outcome
 where
     U: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut pump = Pump { upstream, onward: Onward::default(), back: Back::default(), moved: (0, 0) };
+    let mut pump = Pump { connection, lost, onward: Onward::default(), back: Back::default(), moved: (0, 0) };
     let reason = poll_fn(|cx| pump.poll(cx, &mut stream, meter)).await;
     if reason != Reason::Done {
         stream.reset(reason);
     }
-    Outcome { to_upstream: pump.moved.0, from_upstream: pump.moved.1, reason }
+    Outcome { sent: pump.moved.0, received: pump.moved.1, reason }
 }
 
 struct Pump<U> {
-    upstream: U,
+    connection: U,
+    lost: Reason,
     onward: Onward,
     back: Back,
     moved: (u64, u64),
 }
 
-/// Session to upstream.
+/// Stream to connection.
 #[derive(Default)]
 struct Onward {
     chunk: Bytes,
@@ -83,7 +85,7 @@ struct Onward {
     done: bool,
 }
 
-/// Upstream to session. Holds a buffer only while it holds bytes.
+/// Connection to stream. Holds a buffer only while it holds bytes.
 #[derive(Default)]
 struct Back {
     buffer: Option<Box<[u8]>>,
@@ -110,17 +112,17 @@ impl<U: AsyncRead + AsyncWrite + Unpin> Pump<U> {
         stream: &mut Stream,
         meter: &impl Meter,
     ) -> Poll<Result<(), Reason>> {
-        let upstream = &mut self.upstream;
+        let (connection, lost) = (&mut self.connection, self.lost);
         let onward = &mut self.onward;
         if onward.done {
             return Poll::Ready(Ok(()));
         }
         loop {
             while !onward.chunk.is_empty() {
-                let n = ready!(Pin::new(&mut *upstream).poll_write(cx, &onward.chunk))
-                    .map_err(|e| upstream_end(&e))?;
+                let n = ready!(Pin::new(&mut *connection).poll_write(cx, &onward.chunk))
+                    .map_err(|e| broke(&e, lost))?;
                 if n == 0 {
-                    return Poll::Ready(Err(Reason::UpstreamClosed));
+                    return Poll::Ready(Err(lost));
                 }
                 onward.chunk.advance(n);
                 onward.unflushed = true;
@@ -128,8 +130,8 @@ impl<U: AsyncRead + AsyncWrite + Unpin> Pump<U> {
                 meter.sent(n as u64);
             }
             if onward.ended {
-                // The upstream may have closed already; its answer, if any, still counts.
-                drop(ready!(Pin::new(&mut *upstream).poll_shutdown(cx)));
+                // The other end may have closed already; its last bytes, if any, still count.
+                drop(ready!(Pin::new(&mut *connection).poll_shutdown(cx)));
                 onward.done = true;
                 return Poll::Ready(Ok(()));
             }
@@ -139,7 +141,7 @@ impl<U: AsyncRead + AsyncWrite + Unpin> Pump<U> {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(stream_end(&error))),
                 Poll::Pending => {
                     if onward.unflushed {
-                        ready!(Pin::new(&mut *upstream).poll_flush(cx)).map_err(|e| upstream_end(&e))?;
+                        ready!(Pin::new(&mut *connection).poll_flush(cx)).map_err(|e| broke(&e, lost))?;
                         onward.unflushed = false;
                     }
                     return Poll::Pending;
@@ -175,7 +177,7 @@ impl<U: AsyncRead + AsyncWrite + Unpin> Pump<U> {
                 }
             }
             let mut read = ReadBuf::new(&mut buffer);
-            let polled = Pin::new(&mut self.upstream).poll_read(cx, &mut read);
+            let polled = Pin::new(&mut self.connection).poll_read(cx, &mut read);
             back.filled = read.filled().len();
             back.sent = 0;
             match polled {
@@ -186,7 +188,7 @@ impl<U: AsyncRead + AsyncWrite + Unpin> Pump<U> {
                     back.done = true;
                     return Poll::Ready(Ok(()));
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(upstream_end(&error))),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(broke(&error, self.lost))),
                 Poll::Pending => {
                     give_back(buffer);
                     return Poll::Pending;
@@ -196,9 +198,9 @@ impl<U: AsyncRead + AsyncWrite + Unpin> Pump<U> {
     }
 }
 
-fn upstream_end(error: &io::Error) -> Reason {
-    tracing::debug!(%error, "upstream connection failed");
-    Reason::UpstreamClosed
+fn broke(error: &io::Error, lost: Reason) -> Reason {
+    tracing::debug!(%error, "a relayed connection failed");
+    lost
 }
 
 fn stream_end(error: &io::Error) -> Reason {

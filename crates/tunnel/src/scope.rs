@@ -58,6 +58,12 @@ impl Scope {
         self.cancelled.cancelled().await;
     }
 
+    /// Whether the scope was cancelled.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.is_cancelled()
+    }
+
     /// Cancels the scope when the guard is dropped.
     #[must_use]
     pub fn cancel_on_drop(&self) -> DropGuard {

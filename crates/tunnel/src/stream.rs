@@ -138,6 +138,12 @@ impl Stream {
         poll_fn(|cx| self.poll_read_chunk(cx)).await
     }
 
+    /// Puts bytes back in front of what is read next; for whoever read further than it should have.
+    pub fn unread(&mut self, bytes: &[u8]) {
+        let rest = std::mem::replace(&mut self.pending, BytesMut::from(bytes));
+        self.pending.extend_from_slice(&rest);
+    }
+
     /// Poll form of [`Stream::read_chunk`].
     ///
     /// # Errors

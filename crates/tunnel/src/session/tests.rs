@@ -43,7 +43,7 @@ fn echo_agent(scope: &Scope, agent: Session) {
                 to.shutdown().await.unwrap();
             });
             spawner.spawn("relay", async move {
-                relay(stream, near, &NoMeter).await;
+                relay(stream, near, Reason::UpstreamClosed, &NoMeter).await;
             });
         }
     });

@@ -1,0 +1,217 @@
+//! The control port: where agents open sessions, and where `adit status` and Prometheus ask. One TLS port; ALPN
+//! tells raw sessions from HTTP.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use adit_proto::handshake::{ALPN, Refused};
+use adit_proto::reason::Reason;
+use adit_tunnel::handshake::{self, is_proved};
+use adit_tunnel::proof::Exporter;
+use adit_tunnel::scope::Scope;
+use adit_tunnel::session::{Session, Side};
+use adit_tunnel::tls::exporter;
+use adit_tunnel::transport::tune;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+
+use crate::config::NamedToken;
+use crate::listener::accept_all;
+use crate::observe::Observe;
+use crate::sessions::{Arrival, Sessions};
+use penalty::Penalties;
+
+mod http;
+mod penalty;
+
+/// Connections that have not proved anything yet.
+pub(crate) const MAX_UNPROVED: usize = 1024;
+/// How long a connection has for TLS, and again for its hello.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Everything the control port answers from.
+#[derive(Debug)]
+pub(crate) struct ControlPort {
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) observe: Observe,
+    pub(crate) tokens: Vec<NamedToken>,
+    pub(crate) penalties: Penalties,
+    /// PEM of the gateway's own authority, if it has one.
+    pub(crate) authority: Option<String>,
+    pub(crate) hostname: String,
+    pub(crate) revision: &'static str,
+    pub(crate) started: SystemTime,
+    /// Cancelled when a drain begins.
+    pub(crate) draining: Scope,
+    /// Owner of connections and sessions.
+    pub(crate) scope: Scope,
+}
+
+/// Who is connected, before it has said anything.
+#[derive(Debug, Clone)]
+struct Caller {
+    peer: SocketAddr,
+    exporter: Exporter,
+    /// Held until the caller has proved itself or is gone.
+    slot: Arc<parking_lot::Mutex<Option<OwnedSemaphorePermit>>>,
+}
+
+impl ControlPort {
+    pub(crate) fn penalties(max_failures: u32) -> Penalties {
+        Penalties::new(max_failures)
+    }
+
+    /// Serves until its scope ends.
+    pub(crate) async fn run(self: Arc<Self>, listener: TcpListener, tls: TlsAcceptor) {
+        let slots = Arc::new(Semaphore::new(MAX_UNPROVED));
+        accept_all(listener, slots, |tcp, peer, slot| {
+            let (port, tls) = (Arc::clone(&self), tls.clone());
+            self.scope.spawn("control connection", async move { port.serve(tcp, peer, tls, slot).await });
+        })
+        .await;
+    }
+
+    async fn serve(
+        self: Arc<Self>,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        tls: TlsAcceptor,
+        slot: OwnedSemaphorePermit,
+    ) {
+        if tune(&tcp).is_err() {
+            return;
+        }
+        let stream = match tokio::time::timeout(PATIENCE, tls.accept(tcp)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                tracing::debug!(%peer, %error, "a TLS handshake on the control port failed");
+                return;
+            }
+            Err(_elapsed) => return,
+        };
+        let Ok(exporter) = exporter(stream.get_ref().1) else { return };
+        let caller = Caller { peer, exporter, slot: Arc::new(parking_lot::Mutex::new(Some(slot))) };
+        if stream.get_ref().1.alpn_protocol() == Some(ALPN) {
+            self.session(stream, &caller, "tls").await;
+        } else {
+            http::serve(stream, caller, self).await;
+        }
+    }
+
+    /// Opens a session if the caller proves a token, and stays until it ends.
+    async fn session<IO>(&self, mut io: IO, caller: &Caller, transport: &'static str)
+    where
+        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let peer = caller.peer;
+        let admitted = tokio::time::timeout(PATIENCE, self.admit(&mut io, caller)).await;
+        let arrival = match admitted {
+            Ok(Some(arrival)) => arrival,
+            Ok(None) => return,
+            Err(_elapsed) => {
+                tracing::debug!(%peer, "an agent did not say hello in time");
+                return;
+            }
+        };
+        drop(caller.slot.lock().take());
+        let session = Session::start(io, Side::Gateway, &self.scope);
+        let registration = self.sessions.register(arrival, session.clone());
+        let agent = &registration.agent;
+        tracing::info!(
+            agent = %agent.instance, hostname = agent.hostname, release = agent.release, identity = %agent.identity,
+            %peer, transport, services = agent.offers.len(), "session opened"
+        );
+        tokio::select! {
+            _ = session.draining() => {
+                // The agent finishes what it has; nothing new goes there, and idle streams are let go.
+                agent.withdraw();
+                session.closed().await;
+            }
+            _ = refuse_streams(&session) => {}
+        }
+        let reason = session.end().unwrap_or(Reason::Unknown);
+        tracing::info!(agent = %agent.instance, %reason, "session ended");
+    }
+
+    async fn admit<IO>(&self, io: &mut IO, caller: &Caller) -> Option<Arrival>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let peer = caller.peer;
+        let hello = match handshake::read_hello(io).await {
+            Ok(hello) => hello,
+            Err(error) => {
+                tracing::debug!(%peer, %error, "no hello");
+                return None;
+            }
+        };
+        let known = if self.penalties.is_barred(peer.ip()) {
+            Err((Reason::RateLimited, "too many failed attempts from this address; wait a minute".to_owned()))
+        } else {
+            let mut proved = None;
+            // Every token is tried, so that the time taken says nothing about which one it was.
+            for token in &self.tokens {
+                if is_proved(&hello, &token.key, &caller.exporter) {
+                    proved = Some(token);
+                }
+            }
+            proved.ok_or_else(|| {
+                (Reason::Unauthorized, "the token is wrong; agent and gateway must be given the same one".to_owned())
+            })
+        };
+        let verdict = known.and_then(|token| {
+            let version = hello.agree_version().ok_or_else(|| {
+                let text = "this agent's release is too different from the gateway's; upgrade the older of the two";
+                (Reason::ProtocolError, text.to_owned())
+            })?;
+            if hello.offers.is_empty() {
+                return Err((Reason::BadRequest, "the agent offers no service".to_owned()));
+            }
+            let identity: Arc<str> = token.name.as_str().into();
+            let arrival = Arrival { hello, identity, remote: peer };
+            self.sessions.admit(&arrival)?;
+            Ok((token, version, arrival))
+        });
+        match verdict {
+            Ok((token, version, arrival)) => {
+                self.observe.control_request(101, "/connect");
+                let welcomed =
+                    handshake::welcome(io, version, env!("CARGO_PKG_VERSION"), &token.key, &caller.exporter).await;
+                welcomed.ok().map(|()| arrival)
+            }
+            Err((reason, message)) => {
+                self.refuse(io, peer, Refused { reason, message }).await;
+                None
+            }
+        }
+    }
+
+    async fn refuse<IO: AsyncWrite + Unpin>(&self, io: &mut IO, peer: SocketAddr, refused: Refused) {
+        self.observe.control_request(refused.reason.status(), "/connect");
+        if matches!(refused.reason, Reason::Unauthorized | Reason::RateLimited) {
+            self.failed(peer, refused.reason);
+        }
+        tracing::warn!(%peer, reason = %refused.reason, "refused a session: {}", refused.message);
+        if let Err(error) = handshake::refuse(io, &refused).await {
+            tracing::debug!(%peer, %error, "the refused peer did not listen");
+        }
+    }
+
+    /// Counts a failed authentication, and holds it against the address.
+    fn failed(&self, peer: SocketAddr, reason: Reason) {
+        self.observe.auth_failed(reason);
+        if reason == Reason::Unauthorized {
+            self.penalties.failed(peer.ip());
+        }
+    }
+}
+
+/// Agents open no streams in this version; one that does is told so. Ends with the session.
+async fn refuse_streams(session: &Session) {
+    while let Some((_, stream)) = session.accept().await {
+        stream.reset(Reason::NotOffered);
+    }
+}

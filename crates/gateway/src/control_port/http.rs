@@ -1,0 +1,331 @@
+//! The control port's HTTP face: `/status`, `/metrics`, `/healthz`, `/ready`, `/connect`, `/.well-known/ca.crt`.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+
+use adit_proto::reason::Reason;
+use adit_tunnel::proof::Prover;
+use adit_tunnel::transport::{CONNECT_PATH, WebSocketIo, limits};
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_websockets::ServerBuilder;
+
+use super::{Caller, ControlPort, PATIENCE};
+use crate::refusal::REASON;
+use crate::status::{Client, Info, Status, rfc3339};
+
+/// The header with the gateway's own proof, in answer to a proof of the caller's.
+const PROOF: HeaderName = HeaderName::from_static("adit-proof");
+/// Appended to a WebSocket key before it is hashed (RFC 6455 §1.3).
+const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// Serves one connection until it ends.
+pub(super) async fn serve<IO>(io: IO, caller: Caller, port: Arc<ControlPort>)
+where
+    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let draining = port.draining.clone();
+    let peer = caller.peer;
+    let service = service_fn(move |request| {
+        let response = answer(request, &caller, &port);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .max_buf_size(16 * 1024)
+        .serve_connection(TokioIo::new(io), service)
+        .with_upgrades();
+    let mut served = pin!(served);
+    let result = tokio::select! {
+        result = served.as_mut() => result,
+        () = draining.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%peer, %error, "a control connection ended early");
+    }
+}
+
+/// What a path asks for; everything else is `other` in metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Endpoint {
+    Status,
+    Metrics,
+    Healthz,
+    Ready,
+    Connect,
+    Authority,
+    Other,
+}
+
+impl Endpoint {
+    fn of<B>(request: &Request<B>) -> Self {
+        match request.uri().path() {
+            "/status" => Self::Status,
+            "/metrics" => Self::Metrics,
+            "/healthz" => Self::Healthz,
+            "/ready" => Self::Ready,
+            "/.well-known/ca.crt" => Self::Authority,
+            // A client that was given the bare URL of the port upgrades at its root.
+            "/" if request.headers().contains_key(header::UPGRADE) => Self::Connect,
+            CONNECT_PATH => Self::Connect,
+            _ => Self::Other,
+        }
+    }
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Status => "/status",
+            Self::Metrics => "/metrics",
+            Self::Healthz => "/healthz",
+            Self::Ready => "/ready",
+            Self::Connect => CONNECT_PATH,
+            Self::Authority => "/.well-known/ca.crt",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// How a caller showed that it knows a token.
+enum Shown<'a> {
+    /// By sending it.
+    Token,
+    /// By a proof bound to this channel; it expects one back.
+    Proof(&'a adit_tunnel::proof::TokenKey),
+}
+
+fn answer(request: Request<Incoming>, caller: &Caller, port: &Arc<ControlPort>) -> Response<Full<Bytes>> {
+    let endpoint = Endpoint::of(&request);
+    if endpoint == Endpoint::Connect {
+        return match upgrade(request, caller, port) {
+            Ok(response) => response,
+            Err(response) => {
+                port.observe.control_request(response.status().as_u16(), endpoint.label());
+                response
+            }
+        };
+    }
+    let response = if matches!(*request.method(), Method::GET | Method::HEAD) {
+        match endpoint {
+            Endpoint::Healthz => plain(StatusCode::OK, TEXT, "ok\n"),
+            Endpoint::Ready if port.draining.is_cancelled() => {
+                plain(StatusCode::SERVICE_UNAVAILABLE, TEXT, "not ready: draining\n")
+            }
+            Endpoint::Ready => plain(StatusCode::OK, TEXT, "ready\n"),
+            Endpoint::Authority => port.authority.as_ref().map_or_else(
+                || plain(StatusCode::NOT_FOUND, TEXT, "this gateway has no authority of its own\n"),
+                |pem| plain(StatusCode::OK, "application/x-pem-file", pem.clone()),
+            ),
+            Endpoint::Status | Endpoint::Metrics => protected(endpoint, &request, caller, port),
+            Endpoint::Connect | Endpoint::Other => plain(
+                StatusCode::NOT_FOUND,
+                TEXT,
+                "not found; there are /status, /metrics, /healthz, /ready, /connect and /.well-known/ca.crt\n",
+            ),
+        }
+    } else {
+        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD are served here\n");
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        response
+    };
+    port.observe.control_request(response.status().as_u16(), endpoint.label());
+    response
+}
+
+fn protected<B>(
+    endpoint: Endpoint,
+    request: &Request<B>,
+    caller: &Caller,
+    port: &Arc<ControlPort>,
+) -> Response<Full<Bytes>> {
+    let shown = match authenticate(request, caller, port) {
+        Ok(shown) => shown,
+        Err(response) => return response,
+    };
+    let (content_type, body) = match endpoint {
+        Endpoint::Metrics => {
+            let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
+            let rendered = port.observe.metrics().render(accept);
+            (rendered.content_type, rendered.body)
+        }
+        _ => {
+            let body = serde_json::to_string(&port.status()).unwrap_or_default();
+            ("application/json", body + "\n")
+        }
+    };
+    let mut response = plain(StatusCode::OK, content_type, body.clone());
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Shown::Proof(key) = shown {
+        let proof = key.prove(Prover::Answerer, &caller.exporter, body.as_bytes());
+        if let Ok(value) = HeaderValue::from_str(&hex(&proof)) {
+            response.headers_mut().insert(PROOF, value);
+        }
+    }
+    response
+}
+
+fn authenticate<'a, B>(
+    request: &Request<B>,
+    caller: &Caller,
+    port: &'a ControlPort,
+) -> Result<Shown<'a>, Response<Full<Bytes>>> {
+    if port.penalties.is_barred(caller.peer.ip()) {
+        port.failed(caller.peer, Reason::RateLimited);
+        let mut response =
+            refusal(Reason::RateLimited, "too many failed attempts from this address; wait a minute\n");
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
+        return Err(response);
+    }
+    let presented = request.headers().get(header::AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
+    let said = format!("{} {}", request.method(), request.uri().path());
+    let mut shown = None;
+    // Every token is tried, so that the time taken says nothing about which one it was.
+    for token in &port.tokens {
+        if let Some(bearer) = scheme(presented, b"bearer ") {
+            if token.key.is_token(bearer) {
+                shown = Some(Shown::Token);
+            }
+        } else if let Some(proof) = scheme(presented, b"adit-proof ").and_then(unhex)
+            && token.key.check(Prover::Caller, &caller.exporter, said.as_bytes(), &proof)
+        {
+            shown = Some(Shown::Proof(&token.key));
+        }
+    }
+    shown.ok_or_else(|| {
+        // Asking without credentials is how one finds out that they are needed; only wrong ones count as guesses.
+        if !presented.is_empty() {
+            port.failed(caller.peer, Reason::Unauthorized);
+        }
+        let mut response = refusal(
+            Reason::Unauthorized,
+            "unauthorized: send the gateway's token as `Authorization: Bearer TOKEN`\n",
+        );
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"adit\""));
+        response
+    })
+}
+
+/// What follows an authentication scheme; schemes compare without case (RFC 9110 §11.1).
+fn scheme<'a>(presented: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
+    let (head, rest) = presented.split_at_checked(scheme.len())?;
+    head.eq_ignore_ascii_case(scheme).then(|| rest.trim_ascii())
+}
+
+impl ControlPort {
+    fn status(&self) -> Status {
+        Status {
+            info: Info {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                sha: self.revision.to_owned(),
+                mode: "http".to_owned(),
+                start_time: rfc3339(self.started),
+                hostname: self.hostname.clone(),
+            },
+            clients: self.sessions.list().iter().map(|agent| Client::of(agent)).collect(),
+        }
+    }
+}
+
+/// Agrees to a WebSocket (RFC 6455 §4.2) and opens a session on it.
+fn upgrade(
+    mut request: Request<Incoming>,
+    caller: &Caller,
+    port: &Arc<ControlPort>,
+) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>> {
+    let key = websocket_key(request.headers()).filter(|_| request.method() == Method::GET).ok_or_else(|| {
+        let mut response = plain(StatusCode::UPGRADE_REQUIRED, TEXT, "this is where agents connect by WebSocket\n");
+        let headers = response.headers_mut();
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        response
+    })?;
+    let mut hash = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+    hash.update(&key);
+    hash.update(WEBSOCKET_GUID);
+    let accept = STANDARD.encode(hash.finish());
+    let upgraded = hyper::upgrade::on(&mut request);
+    let (owner, caller) = (Arc::clone(port), caller.clone());
+    port.scope.spawn("websocket session", async move {
+        match upgraded.await {
+            Ok(upgraded) => {
+                let socket = ServerBuilder::new().limits(limits()).serve(TokioIo::new(upgraded));
+                owner.session(WebSocketIo::new(socket), &caller, "websocket").await;
+            }
+            Err(error) => tracing::debug!(peer = %caller.peer, %error, "a WebSocket was not completed"),
+        }
+    });
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    if let Ok(accept) = HeaderValue::from_str(&accept) {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    Ok(response)
+}
+
+/// The key of a well-formed WebSocket handshake.
+fn websocket_key(headers: &HeaderMap) -> Option<Vec<u8>> {
+    let has = |name: HeaderName, word: &str| {
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|element| element.trim().eq_ignore_ascii_case(word))
+    };
+    let key = headers.get(header::SEC_WEBSOCKET_KEY)?.as_bytes();
+    let is_key = STANDARD.decode(key).is_ok_and(|decoded| decoded.len() == 16);
+    (is_key
+        && has(header::UPGRADE, "websocket")
+        && has(header::CONNECTION, "upgrade")
+        && has(header::SEC_WEBSOCKET_VERSION, "13"))
+    .then(|| key.to_vec())
+}
+
+fn plain(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn refusal(reason: Reason, text: &'static str) -> Response<Full<Bytes>> {
+    let status = StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = plain(status, TEXT, text);
+    response.headers_mut().insert(REASON, HeaderValue::from_static(reason.label()));
+    response
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &[u8]) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(text).ok()?;
+    if !text.len().is_multiple_of(2) || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+}

@@ -1,0 +1,90 @@
+//! Failed authentications per source address, so that a token cannot be guessed at speed.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// Failures are counted for this long from the first one.
+const WINDOW: Duration = Duration::from_secs(60);
+/// Addresses remembered; when there are more, the oldest windows are forgotten.
+const MAX_SOURCES: usize = 16 * 1024;
+
+/// Who has failed how often.
+#[derive(Debug)]
+pub(crate) struct Penalties {
+    max: u32,
+    sources: Mutex<HashMap<IpAddr, (Instant, u32)>>,
+}
+
+impl Penalties {
+    pub(crate) fn new(max: u32) -> Self {
+        Self { max, sources: Mutex::default() }
+    }
+
+    /// Whether this address has used up its failures.
+    pub(crate) fn is_barred(&self, address: IpAddr) -> bool {
+        let sources = self.sources.lock();
+        sources
+            .get(&source(address))
+            .is_some_and(|&(since, failures)| failures >= self.max && since.elapsed() < WINDOW)
+    }
+
+    /// Holds a failure against an address.
+    pub(crate) fn failed(&self, address: IpAddr) {
+        let now = Instant::now();
+        let mut sources = self.sources.lock();
+        if sources.len() >= MAX_SOURCES {
+            sources.retain(|_, (since, _)| since.elapsed() < WINDOW / 2);
+        }
+        if sources.len() >= MAX_SOURCES {
+            sources.clear();
+        }
+        let (since, failures) = sources.entry(source(address)).or_insert((now, 0));
+        if since.elapsed() >= WINDOW {
+            (*since, *failures) = (now, 0);
+        }
+        *failures += 1;
+    }
+}
+
+/// One IPv6 customer has a whole /64 to try from.
+fn source(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.into(),
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_is_barred_after_its_failures_and_free_again_after_a_minute() {
+        let penalties = Penalties::new(3);
+        let (guilty, other) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+        for _ in 0..3 {
+            assert!(!penalties.is_barred(guilty));
+            penalties.failed(guilty);
+        }
+        assert!(penalties.is_barred(guilty));
+        assert!(!penalties.is_barred(other));
+        tokio::time::advance(WINDOW).await;
+        assert!(!penalties.is_barred(guilty));
+    }
+
+    #[tokio::test]
+    async fn a_network_of_one_customer_counts_as_one_source_and_memory_is_bounded() {
+        let penalties = Penalties::new(2);
+        penalties.failed("2001:db8::1".parse().unwrap());
+        penalties.failed("2001:db8::2".parse().unwrap());
+        assert!(penalties.is_barred("2001:db8::3".parse().unwrap()));
+        for i in 0..40_000_u32 {
+            penalties.failed(std::net::Ipv4Addr::from_bits(i).into());
+        }
+        assert!(penalties.sources.lock().len() <= MAX_SOURCES);
+    }
+}

@@ -1,0 +1,72 @@
+//! Carries one flow from the public listener to its upstream. Read this first.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ::http::{Request, Response};
+use adit_control::{Snapshots, authorize};
+use hyper::body::Incoming;
+
+use crate::config::Limits;
+use crate::forward::body::ResponseBody;
+use crate::forward::{self, Client};
+use crate::http::guard::GuardHandle;
+use crate::observe::{Observe, Record};
+use crate::refusal::{Form, Refusal};
+use crate::sessions::Sessions;
+use crate::{identify, router};
+
+/// Everything a flow needs, shared by all of them.
+#[derive(Debug)]
+pub(crate) struct DataPlane {
+    pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) observe: Observe,
+    pub(crate) limits: Limits,
+    /// Tasks that belong to flows: upstream connections and upgraded connections.
+    pub(crate) scope: adit_tunnel::scope::Scope,
+}
+
+/// What is known about the connection a flow came on.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection {
+    pub(crate) peer: SocketAddr,
+    pub(crate) scheme: &'static str,
+    /// Set for HTTP/1.x.
+    pub(crate) guard: Option<GuardHandle>,
+}
+
+/// The outer half: whatever happens inside, including cancellation, ends in one record and one answer.
+pub(crate) async fn carry(
+    request: Request<Incoming>,
+    connection: &Connection,
+    plane: &Arc<DataPlane>,
+) -> Response<ResponseBody> {
+    let form = Form::wanted(request.headers());
+    let mut record = plane.observe.begin(&request, connection);
+    match try_carry(request, connection, plane, &mut record).await {
+        Ok(forwarded) => forwarded.into_response(record),
+        Err(refusal) => {
+            tracing::debug!(reason = %refusal.reason, detail = %refusal.detail, "refused");
+            refusal.into_response(form, record)
+        }
+    }
+}
+
+/// The inner half: the phases in order; each needs what the one before it returned.
+async fn try_carry(
+    request: Request<Incoming>,
+    connection: &Connection,
+    plane: &Arc<DataPlane>,
+    record: &mut Record,
+) -> Result<forward::Forwarded, Refusal> {
+    let snapshot = plane.snapshots.current();
+    let subject = identify::subject(&request, connection.peer, &snapshot);
+    record.subject(&subject);
+    let host = router::host(&request)?;
+    let service = router::resolve(&host, plane).await?;
+    record.routed(&service);
+    let permit = authorize(&snapshot, &subject, &service.pattern)?;
+    let client = Client { connection, trusted: snapshot.rules().trusts(connection.peer.ip()) };
+    forward::forward(request, &permit, &service, client, plane, record).await
+}

@@ -1,0 +1,295 @@
+//! Sends a permitted request to an endpoint's upstream and brings the response back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::{Method, Request, Response, StatusCode, Version, request};
+use adit_control::Permit;
+use adit_proto::header::StreamHeader;
+use adit_proto::reason::Reason;
+use adit_tunnel::stream::StreamError;
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper::ext::on_informational;
+use tokio::time::Instant;
+
+use self::body::{Progress, RequestBody, ResponseBody};
+use crate::balancer::{self, Lease, Wanted};
+use crate::flow::{Connection, DataPlane};
+use crate::http::guard::GuardHandle;
+use crate::observe::Record;
+use crate::refusal::Refusal;
+use crate::sessions::Service;
+
+pub(crate) mod body;
+pub(crate) mod headers;
+mod upgrade;
+
+/// Endpoints or connections tried for one request.
+const MAX_TRIES: usize = 4;
+
+/// Who is behind a request, for the headers that tell the upstream.
+#[derive(Debug)]
+pub(crate) struct Client<'a> {
+    pub(crate) connection: &'a Connection,
+    /// The peer is a proxy whose forwarding headers are kept and extended.
+    pub(crate) trusted: bool,
+}
+
+/// A response on its way to the client, and what has to go along with it.
+#[derive(Debug)]
+pub(crate) struct Forwarded {
+    response: Response<Incoming>,
+    lease: Lease,
+    progress: Arc<Progress>,
+    upgrade: Option<upgrade::Upgrade>,
+}
+
+impl Forwarded {
+    /// The answer to the client; `record` is written when its last byte is through.
+    pub(crate) fn into_response(self, record: Record) -> Response<ResponseBody> {
+        let Self { mut response, lease, progress, upgrade } = self;
+        let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let mut record = record;
+        record.answered(response.status());
+        headers::to_client(response.headers_mut(), is_upgrade);
+        *response.version_mut() = Version::HTTP_11;
+        if let Some(upgrade) = upgrade.filter(|_| is_upgrade) {
+            upgrade.spawn(hyper::upgrade::on(&mut response), lease.watch, record);
+            return response.map(|_empty| ResponseBody::none());
+        }
+        response.map(|incoming| ResponseBody::upstream(incoming, lease, progress, record))
+    }
+}
+
+/// Sends the request and waits for the head of its response.
+///
+/// # Errors
+/// A refusal that says which hop failed.
+pub(crate) async fn forward(
+    mut request: Request<Incoming>,
+    permit: &Permit,
+    service: &Arc<Service>,
+    client: Client<'_>,
+    plane: &Arc<DataPlane>,
+    record: &mut Record,
+) -> Result<Forwarded, Refusal> {
+    if request.method() == Method::CONNECT {
+        return Err(Refusal::new(Reason::NotImplemented, "CONNECT is not served here."));
+    }
+    let upgrade = headers::wants_upgrade(&request)
+        .then(|| upgrade::Upgrade::of(&mut request, client.connection.guard.clone(), plane));
+    let head = Head::of(&mut request, &client, upgrade.is_some())?;
+    let expects_continue = headers::expects_continue(request.headers());
+    let progress = Progress::new(record.service_counters(), expects_continue);
+    let body = request.into_body();
+    let has_body = !body.is_end_stream();
+    let mut body = Some(body);
+    let header = StreamHeader {
+        service: permit.service().clone(),
+        client_addr: Some(client.connection.peer),
+        connect_timeout: plane.limits.connect_timeout,
+    };
+
+    let mut wanted = if head.is_safe_to_repeat() { Wanted::Any } else { Wanted::Fresh };
+    if upgrade.is_some() {
+        wanted = Wanted::New;
+    }
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let lease = balancer::lease(service, permit, wanted, &header, plane).await?;
+        record.leased(&lease);
+        let this_body = match body.take() {
+            Some(body) if has_body => RequestBody::incoming(body, Arc::clone(&progress)),
+            Some(_) | None => RequestBody::empty(),
+        };
+        let guard = client.connection.guard.as_ref().filter(|_| client_is_http11(&head));
+        match try_once(head.request(this_body, guard, &progress), lease, &progress, plane).await {
+            Ok((response, lease)) => {
+                record.head_received();
+                return Ok(Forwarded { response, lease, progress, upgrade });
+            }
+            Err(failure) => {
+                // The client's own failure explains the upstream's.
+                if let Some(reason) = progress.client_failure() {
+                    return Err(reason.into());
+                }
+                let untouched = failure.unsent || !has_body && !failure.reached_upstream;
+                let may_repeat = untouched || failure.was_stale && head.is_safe_to_repeat() && !has_body;
+                if !may_repeat || tries == MAX_TRIES || (has_body && failure.body.is_none()) {
+                    return Err(failure.reason.into());
+                }
+                body = failure.body.and_then(RequestBody::into_incoming);
+                wanted = Wanted::New;
+            }
+        }
+    }
+}
+
+fn client_is_http11(head: &Head) -> bool {
+    head.parts.version == Version::HTTP_11
+}
+
+/// What is sent, ready to be sent again.
+#[derive(Debug)]
+struct Head {
+    parts: request::Parts,
+}
+
+impl Head {
+    fn of(request: &mut Request<Incoming>, client: &Client<'_>, is_upgrade: bool) -> Result<Self, Refusal> {
+        headers::to_upstream(request, client, is_upgrade)?;
+        let mut parts = Request::new(()).into_parts().0;
+        parts.method = request.method().clone();
+        parts.uri = request.uri().clone();
+        parts.version = request.version();
+        parts.headers = request.headers().clone();
+        Ok(Self { parts })
+    }
+
+    /// Safe methods may be sent again when no answer came (RFC 9110 §9.2.2 allows it for idempotent ones; `PUT` and
+    /// `DELETE` are left to the client, who knows what they do).
+    fn is_safe_to_repeat(&self) -> bool {
+        matches!(self.parts.method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
+    }
+
+    fn request(
+        &self,
+        body: RequestBody,
+        guard: Option<&GuardHandle>,
+        progress: &Arc<Progress>,
+    ) -> Request<RequestBody> {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.parts.method.clone();
+        *request.uri_mut() = self.parts.uri.clone();
+        *request.headers_mut() = self.parts.headers.clone();
+        let (guard, progress) = (guard.cloned(), Arc::clone(progress));
+        on_informational(&mut request, move |interim| {
+            if interim.status() == StatusCode::CONTINUE {
+                // The client gets its own 100 when its body is asked for.
+                progress.go_on();
+            } else if let Some(guard) = &guard {
+                guard.inject(interim_head(interim.status(), interim.headers()));
+            }
+        });
+        request
+    }
+}
+
+/// A 1xx response as bytes (RFC 9110 §15.2), without what belongs to the upstream's connection.
+fn interim_head(status: StatusCode, fields: &::http::HeaderMap) -> Bytes {
+    let mut fields = fields.clone();
+    headers::to_client(&mut fields, false);
+    let mut out = BytesMut::new();
+    let phrase = status.canonical_reason().unwrap_or("");
+    out.put_slice(format!("HTTP/1.1 {} {phrase}\r\n", status.as_u16()).as_bytes());
+    for (name, value) in &fields {
+        out.put_slice(name.as_str().as_bytes());
+        out.put_slice(b": ");
+        out.put_slice(value.as_bytes());
+        out.put_slice(b"\r\n");
+    }
+    out.put_slice(b"\r\n");
+    out.freeze()
+}
+
+/// One failed try.
+struct Failure {
+    reason: Reason,
+    /// Not a byte of the request was written to the stream.
+    unsent: bool,
+    /// Something of it may have reached the upstream.
+    reached_upstream: bool,
+    /// The connection had served before and ended without an answer.
+    was_stale: bool,
+    /// The request's body, when it was not touched.
+    body: Option<RequestBody>,
+}
+
+async fn try_once(
+    request: Request<RequestBody>,
+    mut lease: Lease,
+    progress: &Progress,
+    plane: &DataPlane,
+) -> Result<(Response<Incoming>, Lease), Failure> {
+    // If the client goes away while we wait, the upstream must know.
+    let abort = AbortOnDrop { watch: lease.watch.clone(), armed: true };
+    let waiting = lease.sender.try_send_request(request);
+    let result = tokio::select! {
+        result = waiting => result,
+        () = no_progress(progress, plane.limits.response_timeout) => {
+            lease.watch.reset(Reason::UpstreamTimeout);
+            abort.disarm();
+            return Err(Failure {
+                reason: Reason::UpstreamTimeout,
+                unsent: false,
+                reached_upstream: true,
+                was_stale: false,
+                body: None,
+            });
+        }
+    };
+    abort.disarm();
+    match result {
+        Ok(response) => {
+            progress.go_on();
+            Ok((response, lease))
+        }
+        Err(mut error) => {
+            let returned = error.take_message();
+            let reason = failure_reason(error.error(), &lease);
+            Err(Failure {
+                reason,
+                unsent: returned.is_some(),
+                reached_upstream: lease.watch.is_opened() || lease.is_reused,
+                was_stale: lease.is_reused && matches!(reason, Reason::UpstreamClosed | Reason::AgentLost),
+                body: returned.map(Request::into_body),
+            })
+        }
+    }
+}
+
+/// Ends when the request has made no progress for `timeout`.
+async fn no_progress(progress: &Progress, timeout: Duration) {
+    let mut seen = progress.bytes();
+    loop {
+        tokio::time::sleep_until(Instant::now() + timeout).await;
+        let now = progress.bytes();
+        if now == seen {
+            return;
+        }
+        seen = now;
+    }
+}
+
+fn failure_reason(error: &hyper::Error, lease: &Lease) -> Reason {
+    let ended = lease.watch.end().or_else(|| StreamError::find(error).map(|end| end.reason));
+    match ended {
+        Some(Reason::Cancelled | Reason::Done) | None if error.is_parse() || error.is_parse_too_large() => {
+            Reason::UpstreamInvalid
+        }
+        Some(Reason::Cancelled | Reason::Done) | None => Reason::UpstreamClosed,
+        Some(reason) => reason,
+    }
+}
+
+struct AbortOnDrop {
+    watch: adit_tunnel::stream::Watch,
+    armed: bool,
+}
+
+impl AbortOnDrop {
+    fn disarm(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        if self.armed {
+            self.watch.reset(Reason::ClientGone);
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! What changes in a head on its way through: hop-by-hop fields go, forwarding fields are set, nothing else moves.
+
+use ::http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
+use ::http::uri::{PathAndQuery, Uri};
+use ::http::{Method, Request, Version};
+use adit_proto::reason::Reason;
+
+use super::Client;
+use crate::refusal::Refusal;
+
+/// Fields that belong to one connection (RFC 9110 §7.6.1), beside those that `Connection` names. `Trailer` is not
+/// among them: it announces fields that are forwarded.
+const HOP_BY_HOP: [HeaderName; 7] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("http2-settings"),
+];
+/// Credentials and challenges for a proxy concern nobody behind it.
+const PROXY: [HeaderName; 3] =
+    [header::PROXY_AUTHORIZATION, header::PROXY_AUTHENTICATE, HeaderName::from_static("proxy-authentication-info")];
+/// Claims about the client that only a trusted proxy may make.
+const FORWARDING: [&str; 3] = ["forwarded", "x-real-ip", "true-client-ip"];
+
+/// Whether a client asks to leave HTTP (RFC 9110 §7.8). `h2c` is not passed on: it would carry requests past this
+/// gateway unseen.
+pub(crate) fn wants_upgrade<B>(request: &Request<B>) -> bool {
+    request.version() == Version::HTTP_11
+        && names(request.headers(), &header::CONNECTION).any(|name| name.eq_ignore_ascii_case("upgrade"))
+        && request.headers().contains_key(header::UPGRADE)
+        && !names(request.headers(), &header::UPGRADE).any(|name| {
+            let protocol = name.split('/').next().unwrap_or("");
+            protocol.eq_ignore_ascii_case("h2c") || protocol.eq_ignore_ascii_case("http")
+        })
+}
+
+/// Whether the client waits for a `100 Continue` before it sends its body.
+pub(crate) fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// The comma-separated elements of a field.
+fn names<'a>(headers: &'a HeaderMap, field: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers
+        .get_all(field)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+}
+
+/// Removes what belongs to the connection a head came on.
+fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let nominated: Vec<HeaderName> =
+            names(headers, &header::CONNECTION).filter_map(|name| name.parse().ok()).collect();
+        for name in nominated {
+            // What routing and framing rest on cannot be nominated away.
+            if !matches!(name, header::HOST | header::CONTENT_LENGTH | header::CONTENT_TYPE | header::AUTHORIZATION) {
+                headers.remove(name);
+            }
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// Rewrites a request for the upstream.
+///
+/// # Errors
+/// [`Reason::BadRequest`] when the request cannot be expressed in HTTP/1.1.
+pub(crate) fn to_upstream<B>(
+    request: &mut Request<B>,
+    client: &Client<'_>,
+    is_upgrade: bool,
+) -> Result<(), Refusal> {
+    let upgrade = is_upgrade.then(|| request.headers().get(header::UPGRADE).cloned()).flatten();
+    let wants_trailers =
+        names(request.headers(), &header::TE).any(|name| name.eq_ignore_ascii_case("trailers"));
+    let host = host_value(request)?;
+    join_cookies(request.headers_mut());
+    let headers = request.headers_mut();
+    strip_hop_by_hop(headers);
+    for name in &PROXY {
+        headers.remove(name);
+    }
+    drop_twins(headers);
+    match host {
+        Some(host) => drop(headers.insert(header::HOST, host)),
+        None => drop(headers.insert(header::HOST, HeaderValue::from_static(""))),
+    }
+    if wants_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    }
+    if let Some(upgrade) = upgrade {
+        headers.insert(header::UPGRADE, upgrade);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+    set_forwarding(headers, client);
+    let target = target(request.method(), request.uri())?;
+    *request.uri_mut() = target;
+    Ok(())
+}
+
+/// The `Host` the upstream sees: what the client asked for, unchanged.
+fn host_value<B>(request: &Request<B>) -> Result<Option<HeaderValue>, Refusal> {
+    if let Some(authority) = request.uri().authority() {
+        let value = HeaderValue::from_str(authority.as_str());
+        return value.map(Some).map_err(|_invalid| Refusal::from(Reason::BadRequest));
+    }
+    Ok(request.headers().get(header::HOST).cloned())
+}
+
+/// The target in origin form, byte for byte what came.
+fn target(method: &Method, uri: &Uri) -> Result<Uri, Refusal> {
+    let path = match uri.path_and_query() {
+        // `OPTIONS http://host` without a path means the server as a whole (RFC 9112 §3.2.4).
+        Some(path) if method == Method::OPTIONS && uri.authority().is_some() && path.as_str() == "/" => path.clone(),
+        Some(path) => path.clone(),
+        None => PathAndQuery::from_static("/"),
+    };
+    let mut parts = ::http::uri::Parts::default();
+    parts.path_and_query = Some(path);
+    Uri::from_parts(parts).map_err(|_invalid| Refusal::from(Reason::BadRequest))
+}
+
+/// HTTP/2 lets cookies come in pieces (RFC 9113 §8.2.3); HTTP/1.1 has one field.
+fn join_cookies(headers: &mut HeaderMap) {
+    let Entry::Occupied(cookies) = headers.entry(header::COOKIE) else { return };
+    if cookies.iter().count() < 2 {
+        return;
+    }
+    let joined = cookies.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
+    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
+/// Some upstreams read `X_Forwarded_For` and `X-Forwarded-For` as the same variable, so an underscore twin of a
+/// field the gateway vouches for is a forgery.
+fn drop_twins(headers: &mut HeaderMap) {
+    let twins: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().contains('_') && is_forwarding(&name.as_str().replace('_', "-")))
+        .cloned()
+        .collect();
+    for name in twins {
+        headers.remove(name);
+    }
+}
+
+fn is_forwarding(name: &str) -> bool {
+    name.starts_with("x-forwarded-") || FORWARDING.contains(&name)
+}
+
+/// Sets `X-Forwarded-{For,Proto,Host}` and `Forwarded` (RFC 7239) from what the gateway saw. From a trusted proxy
+/// the lists are extended and its word on protocol and host is kept.
+fn set_forwarding(headers: &mut HeaderMap, client: &Client<'_>) {
+    const XFF: HeaderName = HeaderName::from_static("x-forwarded-for");
+    const XFP: HeaderName = HeaderName::from_static("x-forwarded-proto");
+    const XFH: HeaderName = HeaderName::from_static("x-forwarded-host");
+    if !client.trusted {
+        let claims: Vec<HeaderName> = headers.keys().filter(|name| is_forwarding(name.as_str())).cloned().collect();
+        for name in claims {
+            headers.remove(name);
+        }
+    }
+    let peer = client.connection.peer.ip().to_canonical();
+    let proto = client.connection.scheme;
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("").to_owned();
+    let node = if peer.is_ipv6() { format!("\"[{peer}]\"") } else { peer.to_string() };
+    let element = if host.is_empty() {
+        format!("for={node};proto={proto}")
+    } else {
+        format!("for={node};host=\"{host}\";proto={proto}")
+    };
+    append_list(headers, &XFF, &peer.to_string());
+    append_list(headers, &header::FORWARDED, &element);
+    if !headers.contains_key(XFP) {
+        headers.insert(XFP, HeaderValue::from_static(proto));
+    }
+    if !headers.contains_key(XFH)
+        && !host.is_empty()
+        && let Ok(host) = HeaderValue::from_str(&host)
+    {
+        headers.insert(XFH, host);
+    }
+}
+
+fn append_list(headers: &mut HeaderMap, name: &HeaderName, element: &str) {
+    let mut list: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+    list.push(element);
+    if let Ok(value) = HeaderValue::from_str(&list.join(", ")) {
+        headers.insert(name, value);
+    }
+}
+
+/// Rewrites a response's fields for the client.
+pub(crate) fn to_client(headers: &mut HeaderMap, is_upgrade: bool) {
+    let upgrade = is_upgrade.then(|| headers.get(header::UPGRADE).cloned()).flatten();
+    strip_hop_by_hop(headers);
+    if let Some(upgrade) = upgrade {
+        headers.insert(header::UPGRADE, upgrade);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::Connection;
+
+    fn rewritten(request: Request<()>, trusted: bool) -> Request<()> {
+        let connection = Connection { peer: "203.0.113.7:1".parse().unwrap(), scheme: "https", guard: None };
+        let client = Client { connection: &connection, trusted };
+        let mut request = request;
+        let is_upgrade = wants_upgrade(&request);
+        to_upstream(&mut request, &client, is_upgrade).unwrap();
+        request
+    }
+
+    fn field<'a>(request: &'a Request<()>, name: &str) -> Option<&'a str> {
+        request.headers().get(name).map(|value| value.to_str().unwrap())
+    }
+
+    #[test]
+    fn hop_by_hop_fields_and_what_connection_names_do_not_pass() {
+        let request = rewritten(
+            Request::builder()
+                .uri("/x")
+                .header("host", "a.example")
+                .header("connection", "close, X-Hop , x-forwarded-for, host")
+                .header("x-hop", "1")
+                .header("keep-alive", "timeout=5")
+                .header("proxy-authorization", "Basic eA==")
+                .header("te", "gzip")
+                .header("x-end", "kept")
+                .body(())
+                .unwrap(),
+            false,
+        );
+        for gone in ["connection", "x-hop", "keep-alive", "proxy-authorization", "te"] {
+            assert_eq!(field(&request, gone), None, "{gone}");
+        }
+        assert_eq!(field(&request, "x-end"), Some("kept"));
+        assert_eq!(field(&request, "host"), Some("a.example"));
+        assert_eq!(field(&request, "x-forwarded-for"), Some("203.0.113.7"));
+    }
+
+    #[test]
+    fn claims_of_an_untrusted_client_are_replaced_and_their_twins_dropped() {
+        let request = rewritten(
+            Request::builder()
+                .uri("/")
+                .header("host", "a.example")
+                .header("x-forwarded-for", "10.0.0.1")
+                .header("x_forwarded_for", "10.0.0.1")
+                .header("x-forwarded-proto", "gopher")
+                .header("x-forwarded-host", "evil.example")
+                .header("x-forwarded-port", "1")
+                .header("x-real-ip", "10.0.0.1")
+                .header("forwarded", "for=10.0.0.1")
+                .body(())
+                .unwrap(),
+            false,
+        );
+        assert_eq!(field(&request, "x-forwarded-for"), Some("203.0.113.7"));
+        assert_eq!(field(&request, "x-forwarded-proto"), Some("https"));
+        assert_eq!(field(&request, "x-forwarded-host"), Some("a.example"));
+        assert_eq!(field(&request, "forwarded"), Some("for=203.0.113.7;host=\"a.example\";proto=https"));
+        for gone in ["x_forwarded_for", "x-forwarded-port", "x-real-ip"] {
+            assert_eq!(field(&request, gone), None, "{gone}");
+        }
+    }
+
+    #[test]
+    fn a_trusted_proxys_lists_are_extended() {
+        let request = rewritten(
+            Request::builder()
+                .uri("/")
+                .header("host", "a.example")
+                .header("x-forwarded-for", "198.51.100.1")
+                .header("x-forwarded-proto", "http")
+                .body(())
+                .unwrap(),
+            true,
+        );
+        assert_eq!(field(&request, "x-forwarded-for"), Some("198.51.100.1, 203.0.113.7"));
+        assert_eq!(field(&request, "x-forwarded-proto"), Some("http"));
+    }
+
+    #[test]
+    fn targets_pass_byte_for_byte_in_origin_form() {
+        for (from, to) in [
+            ("/a%2Fb//../c;d?x=%20&y=a/../b", "/a%2Fb//../c;d?x=%20&y=a/../b"),
+            ("http://a.example/p?q", "/p?q"),
+            ("http://a.example", "/"),
+            ("/?", "/?"),
+        ] {
+            let request = rewritten(Request::builder().uri(from).header("host", "a.example").body(()).unwrap(), false);
+            assert_eq!(request.uri().to_string(), to);
+        }
+        let request =
+            rewritten(Request::builder().method("OPTIONS").uri("*").header("host", "a").body(()).unwrap(), false);
+        assert_eq!(request.uri().to_string(), "*");
+    }
+
+    #[test]
+    fn only_upgrades_that_leave_http_are_passed_on() {
+        let wants = |upgrade: &str| {
+            let request = Request::builder().header("connection", "keep-alive, Upgrade").header("upgrade", upgrade);
+            wants_upgrade(&request.body(()).unwrap())
+        };
+        assert!(wants("websocket"));
+        assert!(!wants("h2c"));
+        assert!(!wants("HTTP/2.0, websocket"));
+        let without_connection = Request::builder().header("upgrade", "websocket").body(()).unwrap();
+        assert!(!wants_upgrade(&without_connection));
+    }
+
+    #[test]
+    fn cookies_in_pieces_become_one_field() {
+        let request = rewritten(
+            Request::builder().uri("/").header("cookie", "a=1").header("cookie", "b=2").body(()).unwrap(),
+            false,
+        );
+        assert_eq!(field(&request, "cookie"), Some("a=1; b=2"));
+    }
+}

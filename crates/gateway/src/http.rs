@@ -1,0 +1,307 @@
+//! Turns one public connection into flows: HTTP/1.x behind the strict guard, HTTP/2 by ALPN or prior knowledge.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use adit_tunnel::scope::Scope;
+use bytes::{Buf as _, Bytes, BytesMut};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use crate::flow::{Connection, DataPlane, carry};
+use crate::refusal;
+
+pub(crate) mod guard;
+
+/// The first bytes of HTTP/2 (RFC 9113 §3.4); no HTTP/1.x request starts like this.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// HTTP/2 settings: what one connection may cost.
+mod h2 {
+    use std::time::Duration;
+
+    /// Requests at once on one connection.
+    pub(super) const MAX_STREAMS: u32 = 128;
+    /// Bytes a client may send on a stream before they are consumed.
+    pub(super) const STREAM_WINDOW: u32 = 128 * 1024;
+    /// Bytes a client may send on a connection before they are consumed.
+    pub(super) const CONNECTION_WINDOW: u32 = 1024 * 1024;
+    /// Response bytes held per stream for a client that does not read.
+    pub(super) const SEND_BUFFER: usize = 64 * 1024;
+    /// Bytes of a request's decoded headers.
+    pub(super) const MAX_HEADER_LIST: u32 = 64 * 1024;
+    /// Silence after which a client is asked whether it is there.
+    pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(30);
+    /// How long its answer may take.
+    pub(super) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(15);
+}
+
+/// What is known about a connection when it is accepted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Accepted {
+    pub(crate) peer: SocketAddr,
+    pub(crate) scheme: &'static str,
+    /// Settled by ALPN; otherwise the first bytes tell.
+    pub(crate) is_http2: Option<bool>,
+}
+
+/// What all connections of a gateway share.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    pub(crate) plane: Arc<DataPlane>,
+    pub(crate) guard: Arc<guard::Settings>,
+    /// Cancelled when a drain begins: connections finish what they carry and close.
+    pub(crate) draining: Scope,
+    /// Owner of the connections and their tasks.
+    pub(crate) connections: Scope,
+}
+
+impl Serving {
+    /// Settings that all connections share.
+    pub(crate) fn new(plane: Arc<DataPlane>, connections: Scope) -> Self {
+        let limits = &plane.limits;
+        let guard = guard::Settings {
+            limits: guard::Limits {
+                max_headers: limits.max_headers,
+                max_header_bytes: limits.max_header_bytes,
+                ..guard::Limits::default()
+            },
+            header_timeout: limits.header_timeout,
+            idle_timeout: limits.idle_timeout,
+            stall_timeout: limits.stall_timeout,
+            answer: refusal::raw_answer,
+        };
+        Self { plane, guard: Arc::new(guard), draining: Scope::new(), connections }
+    }
+}
+
+/// Serves one connection until it ends.
+pub(crate) async fn serve<IO>(mut io: IO, accepted: Accepted, serving: &Arc<Serving>)
+where
+    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let _open = serving.plane.observe.connection();
+    let limits = &serving.plane.limits;
+    let (is_http2, first) = match accepted.is_http2 {
+        Some(is_http2) => (is_http2, Bytes::new()),
+        None => match tokio::time::timeout(limits.idle_timeout, sniff(&mut io, limits.header_timeout)).await {
+            Ok(Ok(sniffed)) => sniffed,
+            Ok(Err(_)) | Err(_) => return,
+        },
+    };
+    let io = Prefixed { first, io };
+    if is_http2 {
+        serve_http2(io, accepted, serving).await;
+    } else {
+        serve_http1(io, accepted, serving).await;
+    }
+}
+
+/// Reads just enough to tell HTTP/2 from anything else. A client that starts the preface and stops is cut off.
+async fn sniff<IO: AsyncRead + Unpin>(io: &mut IO, timeout: Duration) -> io::Result<(bool, Bytes)> {
+    let mut first = BytesMut::new();
+    let mut deadline = None;
+    loop {
+        let read = io.read_buf(&mut first);
+        let n = match deadline {
+            None => read.await?,
+            Some(deadline) => tokio::time::timeout_at(deadline, read).await??,
+        };
+        let seen = first.len().min(PREFACE.len());
+        if n == 0 || first[..seen] != PREFACE[..seen] {
+            return Ok((false, first.freeze()));
+        }
+        if seen == PREFACE.len() {
+            return Ok((true, first.freeze()));
+        }
+        deadline.get_or_insert_with(|| Instant::now() + timeout);
+    }
+}
+
+async fn serve_http1<IO>(io: Prefixed<IO>, accepted: Accepted, serving: &Arc<Serving>)
+where
+    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let Accepted { peer, scheme, is_http2: _ } = accepted;
+    let observe = serving.plane.observe.clone();
+    let on_refusal = Box::new(move |refused: &guard::Refusal| observe.head_refused(refused.reason, peer.ip()));
+    let (guarded, handle) = guard::Guard::new(io, Arc::clone(&serving.guard), on_refusal);
+    let connection = Connection { peer, scheme, guard: Some(handle) };
+    let service = service_fn(|request| {
+        let (connection, plane) = (connection.clone(), Arc::clone(&serving.plane));
+        async move { Ok::<_, Infallible>(carry(request, &connection, &plane).await) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        // The guard keeps its own, stricter ones.
+        .header_read_timeout(None)
+        .max_headers(serving.guard.limits.max_headers + 1)
+        .max_buf_size(serving.guard.limits.max_header_bytes.max(8192) * 2)
+        .serve_connection(TokioIo::new(guarded), service)
+        .with_upgrades();
+    let mut served = pin!(served);
+    let result = tokio::select! {
+        result = served.as_mut() => result,
+        () = serving.draining.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%peer, %error, "a public connection ended early");
+    }
+}
+
+async fn serve_http2<IO>(io: Prefixed<IO>, accepted: Accepted, serving: &Arc<Serving>)
+where
+    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let Accepted { peer, scheme, is_http2: _ } = accepted;
+    let connection = Connection { peer, scheme, guard: None };
+    let activity = Arc::new(Activity::default());
+    let service = service_fn(|request| {
+        let (connection, plane) = (connection.clone(), Arc::clone(&serving.plane));
+        let active = Active::new(&activity);
+        async move {
+            let response = carry(request, &connection, &plane).await;
+            drop(active);
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let served = http2::Builder::new(Spawner(serving.connections.clone()))
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(h2::MAX_STREAMS)
+        .initial_stream_window_size(h2::STREAM_WINDOW)
+        .initial_connection_window_size(h2::CONNECTION_WINDOW)
+        .max_send_buf_size(h2::SEND_BUFFER)
+        .max_header_list_size(h2::MAX_HEADER_LIST)
+        .keep_alive_interval(h2::KEEP_ALIVE)
+        .keep_alive_timeout(h2::KEEP_ALIVE_TIMEOUT)
+        .serve_connection(TokioIo::new(io), service);
+    let mut served = pin!(served);
+    let result = tokio::select! {
+        result = served.as_mut() => result,
+        () = either(serving.draining.cancelled(), activity.idle_for(serving.plane.limits.idle_timeout)) => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%peer, %error, "a public connection ended early");
+    }
+}
+
+async fn either(a: impl Future<Output = ()>, b: impl Future<Output = ()>) {
+    tokio::select! {
+        () = a => {}
+        () = b => {}
+    }
+}
+
+/// Requests on an HTTP/2 connection, to know when it has been idle.
+#[derive(Debug, Default)]
+struct Activity {
+    active: AtomicUsize,
+    started: AtomicUsize,
+}
+
+impl Activity {
+    /// Ends when no request was there for a whole `timeout`.
+    async fn idle_for(&self, timeout: Duration) {
+        let mut seen = 0;
+        loop {
+            tokio::time::sleep(timeout).await;
+            let started = self.started.load(Ordering::Relaxed);
+            if started == seen && self.active.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            seen = started;
+        }
+    }
+}
+
+struct Active(Arc<Activity>);
+
+impl Active {
+    fn new(activity: &Arc<Activity>) -> Self {
+        activity.active.fetch_add(1, Ordering::Relaxed);
+        activity.started.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(activity))
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Lets the HTTP/2 library spawn where drains can wait for it.
+#[derive(Debug, Clone)]
+struct Spawner(Scope);
+
+impl<F> hyper::rt::Executor<F> for Spawner
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn("http/2 stream", future);
+    }
+}
+
+/// A connection whose first bytes were read already.
+#[derive(Debug)]
+struct Prefixed<IO> {
+    first: Bytes,
+    io: IO,
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Prefixed<IO> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.first.is_empty() {
+            return Pin::new(&mut self.io).poll_read(cx, buf);
+        }
+        let n = self.first.len().min(buf.remaining());
+        buf.put_slice(&self.first[..n]);
+        self.first.advance(n);
+        if self.first.is_empty() {
+            self.first = Bytes::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Prefixed<IO> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,88 @@
+//! Accepts public connections: one slot each, TLS within its time, and no spinning when the system is out of files.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use adit_tunnel::scope::Scope;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+
+use crate::http::{self, Accepted, Serving};
+
+/// Connections the kernel holds while none is accepted.
+const BACKLOG: u32 = 4096;
+/// Pause after a failed accept.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Binds an address for many connections. A dual-stack address takes IPv4 too, where the system allows it.
+///
+/// # Errors
+/// What the system said.
+pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // So that a restart need not wait for the connections of its former life.
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
+}
+
+/// Accepts for ever and hands each connection, with its slot, to `serve`.
+pub(crate) async fn accept_all<F>(listener: TcpListener, slots: Arc<Semaphore>, mut serve: F)
+where
+    F: FnMut(TcpStream, SocketAddr, OwnedSemaphorePermit),
+{
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((tcp, peer)) => {
+                // Small answers must not wait for an acknowledgement; if it fails the connection is gone anyway.
+                if tcp.set_nodelay(true).is_ok() {
+                    serve(tcp, peer, slot);
+                }
+            }
+            Err(error) => {
+                // Most often out of file descriptors: what is open goes on, and trying at once would only spin.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Serves one public listener until its scope ends.
+pub(crate) async fn run(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    slots: Arc<Semaphore>,
+    serving: Arc<Serving>,
+) {
+    let connections: Scope = serving.connections.clone();
+    accept_all(listener, slots, |tcp, peer, slot| {
+        let (tls, serving) = (tls.clone(), Arc::clone(&serving));
+        connections.spawn("public connection", async move {
+            serve(tcp, peer, tls, &serving).await;
+            drop(slot);
+        });
+    })
+    .await;
+}
+
+async fn serve(tcp: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor>, serving: &Arc<Serving>) {
+    let Some(tls) = tls else {
+        let accepted = Accepted { peer, scheme: "http", is_http2: None };
+        return http::serve(tcp, accepted, serving).await;
+    };
+    let timeout = serving.plane.limits.header_timeout;
+    match tokio::time::timeout(timeout, tls.accept(tcp)).await {
+        Ok(Ok(stream)) => {
+            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            let accepted = Accepted { peer, scheme: "https", is_http2: Some(is_http2) };
+            http::serve(stream, accepted, serving).await;
+        }
+        Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
+        Err(_elapsed) => tracing::debug!(%peer, "a TLS handshake took too long"),
+    }
+}

@@ -1,0 +1,454 @@
+//! What a gateway counts and records. One [`Record`] a flow: whatever happens to the flow, dropping the record
+//! moves the metrics and writes the request log's line.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use ::http::{Request, StatusCode, Version, header};
+use adit_control::Subject;
+use adit_proto::reason::Reason;
+use adit_telemetry::labels::{CodeLabel, CodeSlots, Method};
+use adit_telemetry::logs::LineWriter;
+use adit_telemetry::metrics::Metrics;
+use adit_telemetry::request_log::RequestLine;
+use parking_lot::RwLock;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use tokio::time::Instant;
+
+use crate::balancer::Lease;
+use crate::flow::Connection;
+use crate::http::guard::GuardHandle;
+use crate::sessions::Service;
+
+mod families;
+pub use families::{Described, FAMILIES};
+
+/// Upper bounds of the request duration histogram, in seconds. Few, because every service, method and status has
+/// its own set.
+const DURATION_BUCKETS: [f64; 8] = [0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+/// The host label of requests no service answers for.
+const NO_SERVICE: &str = "other";
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByRequest {
+    code: CodeLabel,
+    host: Arc<str>,
+    method: Method,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByControlRequest {
+    code: u16,
+    path: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByReason {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByDirection {
+    service: Arc<str>,
+    direction: &'static str,
+}
+
+/// The gateway's counters. Clones count together.
+#[derive(Debug, Clone)]
+pub(crate) struct Observe {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    metrics: Metrics,
+    log: Option<LineWriter>,
+    connected: Gauge,
+    control_requests: Family<ByControlRequest, Counter>,
+    requests: Family<ByRequest, Counter>,
+    durations: Family<ByRequest, Histogram, fn() -> Histogram>,
+    bytes: Family<ByDirection, Counter>,
+    refusals: Family<ByReason, Counter>,
+    flows: Gauge,
+    connections: Gauge,
+    sessions_opened: Counter,
+    sessions_ended: Family<ByReason, Counter>,
+    takeovers: Counter,
+    auth_failures: Family<ByReason, Counter>,
+    /// Requests that reached no service.
+    unrouted: ServiceCounters,
+}
+
+fn duration_histogram() -> Histogram {
+    Histogram::new(DURATION_BUCKETS)
+}
+
+impl Observe {
+    pub(crate) fn new(log: Option<LineWriter>, revision: &'static str) -> Self {
+        let requests = Family::default();
+        let durations = Family::new_with_constructor(duration_histogram as fn() -> Histogram);
+        let bytes = Family::default();
+        let unrouted = ServiceCounters::new(&NO_SERVICE.into(), &requests, &durations, &bytes);
+        let inner = Inner {
+            metrics: Metrics::new(),
+            log,
+            connected: Gauge::default(),
+            control_requests: Family::default(),
+            requests,
+            durations,
+            bytes,
+            refusals: Family::default(),
+            flows: Gauge::default(),
+            connections: Gauge::default(),
+            sessions_opened: Counter::default(),
+            sessions_ended: Family::default(),
+            takeovers: Counter::default(),
+            auth_failures: Family::default(),
+            unrouted,
+        };
+        families::register(&inner, revision);
+        Self { inner: Arc::new(inner) }
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    /// A service's counters, with their series made once.
+    pub(crate) fn service(&self, label: &Arc<str>) -> ServiceCounters {
+        ServiceCounters::new(label, &self.inner.requests, &self.inner.durations, &self.inner.bytes)
+    }
+
+    pub(crate) fn session_opened(&self) {
+        self.inner.connected.inc();
+        self.inner.sessions_opened.inc();
+    }
+
+    pub(crate) fn session_ended(&self, reason: Reason) {
+        self.inner.connected.dec();
+        self.inner.sessions_ended.get_or_create_owned(&ByReason { reason: reason.label() }).inc();
+    }
+
+    pub(crate) fn takeover(&self) {
+        self.inner.takeovers.inc();
+    }
+
+    pub(crate) fn auth_failed(&self, reason: Reason) {
+        self.inner.auth_failures.get_or_create_owned(&ByReason { reason: reason.label() }).inc();
+    }
+
+    /// Counts an answer of the control port; `path` is one of its own.
+    pub(crate) fn control_request(&self, code: u16, path: &'static str) {
+        self.inner.control_requests.get_or_create_owned(&ByControlRequest { code, path }).inc();
+    }
+
+    /// Counts a public connection until the guard is dropped.
+    pub(crate) fn connection(&self) -> OpenConnection {
+        self.inner.connections.inc();
+        OpenConnection(self.clone())
+    }
+
+    /// A head that was refused before it became a request.
+    pub(crate) fn head_refused(&self, reason: Reason, client: IpAddr) {
+        self.inner.refusals.get_or_create_owned(&ByReason { reason: reason.label() }).inc();
+        let (requests, _) = self.inner.unrouted.by(reason.status(), Method::Other);
+        requests.inc();
+        if let Some(log) = &self.inner.log {
+            let line = RequestLine {
+                time: SystemTime::now(),
+                identity: None,
+                service: None,
+                route: None,
+                client,
+                method: "-",
+                host: "-",
+                target: "-",
+                protocol: "HTTP/1.1",
+                status: Some(reason.status()),
+                reason: Some(reason.label()),
+                bytes_in: 0,
+                bytes_out: 0,
+                duration: Duration::ZERO,
+                wait: None,
+                upstream_wait: None,
+                agent: None,
+                upstream: None,
+                user_agent: None,
+            };
+            line.write(log);
+        }
+    }
+
+    /// Starts a flow's record.
+    pub(crate) fn begin<B>(&self, request: &Request<B>, connection: &Connection) -> Record {
+        self.inner.flows.inc();
+        let text = self.inner.log.is_some().then(|| Box::new(Text::of(request)));
+        Record {
+            observe: self.clone(),
+            started: Instant::now(),
+            method: Method::from_name(request.method().as_str()),
+            is_http1: request.version() <= Version::HTTP_11,
+            client: connection.peer.ip().to_canonical(),
+            guard: connection.guard.clone(),
+            service: None,
+            text,
+            status: None,
+            reason: Reason::ClientGone,
+            bytes_in: 0,
+            bytes_out: 0,
+            wait: None,
+            upstream_wait: None,
+            lease: None,
+        }
+    }
+}
+
+/// A public connection, counted while it is open.
+#[derive(Debug)]
+pub(crate) struct OpenConnection(Observe);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.inner.connections.dec();
+    }
+}
+
+/// One service's counters.
+#[derive(Debug, Clone)]
+pub(crate) struct ServiceCounters {
+    inner: Arc<ServiceInner>,
+}
+
+#[derive(Debug)]
+struct ServiceInner {
+    label: Arc<str>,
+    codes: CodeSlots,
+    /// Series that exist already; a handful, found faster by looking at each than by hashing.
+    made: RwLock<Vec<(CodeLabel, Method, Counter, Histogram)>>,
+    requests: Family<ByRequest, Counter>,
+    durations: Family<ByRequest, Histogram, fn() -> Histogram>,
+    bytes_in: Counter,
+    bytes_out: Counter,
+}
+
+impl ServiceCounters {
+    fn new(
+        label: &Arc<str>,
+        requests: &Family<ByRequest, Counter>,
+        durations: &Family<ByRequest, Histogram, fn() -> Histogram>,
+        bytes: &Family<ByDirection, Counter>,
+    ) -> Self {
+        let by = |direction| ByDirection { service: Arc::clone(label), direction };
+        let inner = ServiceInner {
+            label: Arc::clone(label),
+            codes: CodeSlots::new(),
+            made: RwLock::default(),
+            requests: requests.clone(),
+            durations: durations.clone(),
+            bytes_in: bytes.get_or_create_owned(&by("in")),
+            bytes_out: bytes.get_or_create_owned(&by("out")),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Bytes of a request's body, as they move.
+    pub(crate) fn bytes_in(&self, bytes: u64) {
+        self.inner.bytes_in.inc_by(bytes);
+    }
+
+    fn by(&self, status: u16, method: Method) -> (Counter, Histogram) {
+        let inner = &self.inner;
+        let code = inner.codes.label(status);
+        let is_ours = |(c, m, _, _): &&(CodeLabel, Method, Counter, Histogram)| *c == code && *m == method;
+        if let Some((_, _, requests, durations)) = inner.made.read().iter().find(is_ours) {
+            return (requests.clone(), durations.clone());
+        }
+        let by = ByRequest { code, host: Arc::clone(&inner.label), method };
+        let requests = inner.requests.get_or_create_owned(&by);
+        let durations = inner.durations.get_or_create_owned(&by);
+        inner.made.write().push((code, method, requests.clone(), durations.clone()));
+        (requests, durations)
+    }
+}
+
+/// What the request log says and nothing else needs.
+#[derive(Debug)]
+struct Text {
+    time: SystemTime,
+    method: String,
+    host: String,
+    target: String,
+    protocol: &'static str,
+    user_agent: Option<String>,
+}
+
+impl Text {
+    fn of<B>(request: &Request<B>) -> Self {
+        let text = |name| {
+            request.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        };
+        let host = request.uri().authority().map(ToString::to_string).or_else(|| text(header::HOST));
+        Self {
+            time: SystemTime::now(),
+            method: request.method().to_string(),
+            host: host.unwrap_or_default(),
+            target: request.uri().path().to_owned(),
+            protocol: match request.version() {
+                Version::HTTP_2 => "HTTP/2",
+                Version::HTTP_10 => "HTTP/1.0",
+                _ => "HTTP/1.1",
+            },
+            user_agent: text(header::USER_AGENT),
+        }
+    }
+}
+
+/// One flow's story so far. Everything it counts, it counts when dropped, except bytes, which count as they move.
+#[derive(Debug)]
+pub(crate) struct Record {
+    observe: Observe,
+    started: Instant,
+    method: Method,
+    is_http1: bool,
+    client: IpAddr,
+    guard: Option<GuardHandle>,
+    service: Option<Arc<Service>>,
+    text: Option<Box<Text>>,
+    status: Option<u16>,
+    /// Until something else is known, a record that is dropped belongs to a client that went away.
+    reason: Reason,
+    bytes_in: u64,
+    bytes_out: u64,
+    wait: Option<Duration>,
+    upstream_wait: Option<Duration>,
+    lease: Option<(String, Arc<str>)>,
+}
+
+impl Record {
+    pub(crate) const fn is_http1(&self) -> bool {
+        self.is_http1
+    }
+
+    pub(crate) const fn subject(&mut self, subject: &Subject) {
+        self.client = subject.address;
+    }
+
+    pub(crate) fn routed(&mut self, service: &Arc<Service>) {
+        self.service = Some(Arc::clone(service));
+    }
+
+    pub(crate) fn service_counters(&self) -> Option<ServiceCounters> {
+        self.service.as_ref().map(|service| service.counters.clone())
+    }
+
+    /// A connection to the upstream is at hand.
+    pub(crate) fn leased(&mut self, lease: &Lease) {
+        self.wait = Some(self.started.elapsed());
+        if self.text.is_some() {
+            self.lease = Some((lease.endpoint.instance.to_string(), Arc::clone(&lease.endpoint.upstream)));
+        }
+    }
+
+    /// The head of the upstream's response has arrived.
+    pub(crate) fn head_received(&mut self) {
+        self.upstream_wait = Some(self.started.elapsed());
+    }
+
+    /// The client is being answered with the upstream's response.
+    pub(crate) const fn answered(&mut self, status: StatusCode) {
+        self.status = Some(status.as_u16());
+    }
+
+    /// The client is being answered with a refusal.
+    pub(crate) fn refused(&mut self, reason: Reason) {
+        self.status = Some(reason.status());
+        self.reason = reason;
+        self.observe.inner.refusals.get_or_create_owned(&ByReason { reason: reason.label() }).inc();
+    }
+
+    /// The response is complete.
+    pub(crate) const fn completed(&mut self) {
+        self.reason = Reason::Done;
+    }
+
+    /// The response was cut after it had begun.
+    pub(crate) fn cut(&mut self, reason: Reason) {
+        self.reason = reason;
+        self.observe.inner.refusals.get_or_create_owned(&ByReason { reason: reason.label() }).inc();
+    }
+
+    /// An upgraded connection has ended.
+    pub(crate) const fn ended(&mut self, reason: Reason) {
+        self.reason = reason;
+    }
+
+    /// Bytes of the request's body in all; they were counted as they moved.
+    pub(crate) const fn bytes_in(&mut self, bytes: u64) {
+        self.bytes_in += bytes;
+    }
+
+    /// Counts bytes from the client that no body counted.
+    pub(crate) fn count_in(&self, bytes: u64) {
+        if let Some(service) = &self.service {
+            service.counters.inner.bytes_in.inc_by(bytes);
+        }
+    }
+
+    /// Bytes towards the client, as they move.
+    pub(crate) fn bytes_out(&mut self, bytes: u64) {
+        self.bytes_out += bytes;
+        let counters = self.service.as_ref().map_or(&self.observe.inner.unrouted, |service| &service.counters);
+        counters.inner.bytes_out.inc_by(bytes);
+    }
+
+    fn log(&self, log: &LineWriter, text: &Text, status: u16, duration: Duration) {
+        let service = self.service.as_ref().map(|service| service.pattern.to_string());
+        let line = RequestLine {
+            time: text.time,
+            identity: None,
+            service: service.as_deref(),
+            route: service.as_deref(),
+            client: self.client,
+            method: &text.method,
+            host: &text.host,
+            target: &text.target,
+            protocol: text.protocol,
+            status: Some(status),
+            reason: Some(self.reason.label()),
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            duration,
+            wait: self.wait,
+            upstream_wait: self.upstream_wait,
+            agent: self.lease.as_ref().map(|(agent, _)| agent.as_str()),
+            upstream: self.lease.as_ref().map(|(_, upstream)| &**upstream),
+            user_agent: text.user_agent.as_deref(),
+        };
+        line.write(log);
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let inner = &self.observe.inner;
+        inner.flows.dec();
+        // A client that went before its answer never saw a status; 499 is what operators know it by.
+        let status = self.status.unwrap_or_else(|| Reason::ClientGone.status());
+        let duration = self.started.elapsed();
+        let counters = self.service.as_ref().map_or(&inner.unrouted, |service| &service.counters);
+        let (requests, durations) = counters.by(status, self.method);
+        requests.inc();
+        durations.observe(duration.as_secs_f64());
+        if let (Some(log), Some(text)) = (&inner.log, &self.text) {
+            self.log(log, text, status, duration);
+        }
+        if let Some(guard) = &self.guard {
+            guard.request_done();
+        }
+    }
+}

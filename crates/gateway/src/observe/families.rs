@@ -1,0 +1,106 @@
+//! Names, types, labels and meanings of every family, in one table: registered from here and documented from here.
+
+use adit_telemetry::logs::register_log_metrics;
+use adit_telemetry::{process, runtime};
+
+use super::Inner;
+
+/// One metric family as it is documented.
+#[derive(Debug, Clone, Copy)]
+pub struct Described {
+    /// The name as it is scraped.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: &'static str,
+    /// Its labels, comma separated.
+    pub labels: &'static str,
+    /// What it means.
+    pub help: &'static str,
+}
+
+const fn family(name: &'static str, kind: &'static str, labels: &'static str, help: &'static str) -> Described {
+    Described { name, kind, labels, help }
+}
+
+/// Every family a gateway adds to the process and runtime ones.
+pub const FAMILIES: &[Described] = &[
+    family("http_controlplane_connected_gauge", "gauge", "", "Agents connected now"),
+    family(
+        "http_controlplane_requests_total",
+        "counter",
+        "code,path",
+        "Requests to the control port, by status and path; sessions count as /connect",
+    ),
+    family(
+        "http_dataplane_requests_total",
+        "counter",
+        "code,host,method",
+        "Requests to public listeners, by status, matched host and method",
+    ),
+    family(
+        "http_dataplane_request_duration_seconds",
+        "histogram",
+        "code,host,method",
+        "Time from the head of a request to the last byte of its response",
+    ),
+    family(
+        "adit_service_bytes_total",
+        "counter",
+        "service,direction",
+        "Bytes of bodies and upgraded connections as they move, by service and direction",
+    ),
+    family(
+        "adit_refusals_total",
+        "counter",
+        "reason",
+        "Requests the gateway refused or had to cut, by reason; see the list of reasons",
+    ),
+    family("adit_flows", "gauge", "", "Requests and upgraded connections being carried now"),
+    family("adit_public_connections", "gauge", "", "Connections to public listeners open now"),
+    family("adit_sessions_opened_total", "counter", "", "Sessions that were opened by agents"),
+    family("adit_sessions_ended_total", "counter", "reason", "Sessions that ended, by reason"),
+    family(
+        "adit_session_takeovers_total",
+        "counter",
+        "",
+        "Sessions that replaced an older one of the same agent, that is: reconnects the gateway had not noticed",
+    ),
+    family(
+        "adit_auth_failures_total",
+        "counter",
+        "reason",
+        "Failed authentications on the control port: unauthorized, or rate_limited when not even looked at",
+    ),
+];
+
+fn help(name: &str) -> &'static str {
+    FAMILIES.iter().find(|family| family.name == name).map_or("", |family| family.help)
+}
+
+/// Registers everything; the names are those of the table.
+pub(super) fn register(inner: &Inner, revision: &'static str) {
+    let metrics = &inner.metrics;
+    macro_rules! add {
+        ($name:literal, $metric:expr) => {
+            metrics.register($name.strip_suffix("_total").unwrap_or($name), help($name), $metric.clone())
+        };
+    }
+    add!("http_controlplane_connected_gauge", inner.connected);
+    add!("http_controlplane_requests_total", inner.control_requests);
+    add!("http_dataplane_requests_total", inner.requests);
+    add!("http_dataplane_request_duration_seconds", inner.durations);
+    add!("adit_service_bytes_total", inner.bytes);
+    add!("adit_refusals_total", inner.refusals);
+    add!("adit_flows", inner.flows);
+    add!("adit_public_connections", inner.connections);
+    add!("adit_sessions_opened_total", inner.sessions_opened);
+    add!("adit_sessions_ended_total", inner.sessions_ended);
+    add!("adit_session_takeovers_total", inner.takeovers);
+    add!("adit_auth_failures_total", inner.auth_failures);
+    process::register(metrics);
+    process::register_build_info(metrics, env!("CARGO_PKG_VERSION"), revision);
+    runtime::register(metrics, tokio::runtime::Handle::current());
+    if let Some(log) = &inner.log {
+        register_log_metrics(metrics, &[("request", log.clone())]);
+    }
+}

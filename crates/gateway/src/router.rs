@@ -1,0 +1,107 @@
+//! Which service a request is for.
+
+use std::sync::Arc;
+
+use ::http::Request;
+use ::http::uri::Authority;
+use adit_proto::names::Hostname;
+use adit_proto::reason::Reason;
+
+use crate::flow::DataPlane;
+use crate::refusal::Refusal;
+use crate::sessions::Service;
+
+/// The host a request names: the authority of its target, else its `Host`. `None` for an HTTP/1.0 request that
+/// names none; only a catch-all can serve it.
+///
+/// # Errors
+/// [`Reason::BadRequest`] when it is not a host name, or when target and `Host` disagree (RFC 9112 §3.2.2: a
+/// disagreement is how one hop is made to see another host than the next).
+pub(crate) fn host<B>(request: &Request<B>) -> Result<Option<Hostname>, Refusal> {
+    let bad = |detail| Refusal::new(Reason::BadRequest, detail);
+    let mut fields = request.headers().get_all(::http::header::HOST).iter();
+    let field = match (fields.next(), fields.next()) {
+        (None, _) => None,
+        (Some(value), None) => Some(
+            Authority::try_from(value.as_bytes()).map_err(|_invalid| bad("The Host header is not a host name."))?,
+        ),
+        (Some(_), Some(_)) => return Err(bad("The request has more than one Host header.")),
+    };
+    let target = request.uri().authority();
+    if let (Some(target), Some(field)) = (target, &field)
+        && !same_authority(target, field, request.uri().scheme_str())
+    {
+        return Err(bad("The request's target and its Host header name different hosts."));
+    }
+    let Some(authority) = target.or(field.as_ref()) else { return Ok(None) };
+    if authority.as_str().contains('@') {
+        return Err(bad("The request's host has a user in it."));
+    }
+    authority.host().parse().map(Some).map_err(|_name| bad("The request's host is not a host name."))
+}
+
+fn same_authority(a: &Authority, b: &Authority, scheme: Option<&str>) -> bool {
+    let default = if scheme == Some("https") { 443 } else { 80 };
+    let port = |authority: &Authority| authority.port_u16().unwrap_or(default);
+    a.host().eq_ignore_ascii_case(b.host()) && port(a) == port(b)
+}
+
+/// The service that answers for a host. Right after a start, waits a moment for agents that are on their way back.
+///
+/// # Errors
+/// [`Reason::NoRoute`].
+pub(crate) async fn resolve(host: &Option<Hostname>, plane: &DataPlane) -> Result<Arc<Service>, Refusal> {
+    if let Some(service) = plane.sessions.service_for(host.as_ref()) {
+        return Ok(service);
+    }
+    let came_back = plane.sessions.wait_for_service(host.as_ref(), plane.limits.agent_wait).await;
+    came_back.ok_or_else(|| {
+        let detail = host.as_ref().map_or_else(
+            || "The request names no host.".to_owned(),
+            |host| format!("No service is offered under the host name {host}."),
+        );
+        Refusal::new(Reason::NoRoute, detail)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host_of(target: &str, fields: &[&str]) -> Result<Option<String>, Reason> {
+        let mut request = Request::builder().uri(target);
+        for field in fields {
+            request = request.header("host", *field);
+        }
+        host(&request.body(()).unwrap()).map(|h| h.map(|h| h.to_string())).map_err(|r| r.reason)
+    }
+
+    #[test]
+    fn the_host_is_folded_and_its_port_dropped() {
+        assert_eq!(host_of("/", &["Example.COM.:8080"]), Ok(Some("example.com".into())));
+        assert_eq!(host_of("http://a.example/x", &[]), Ok(Some("a.example".into())));
+        assert_eq!(host_of("/", &[]), Ok(None));
+        assert_eq!(host_of("/", &["[::1]:80"]), Ok(Some("[::1]".into())));
+    }
+
+    #[test]
+    fn a_target_and_a_host_that_disagree_are_refused() {
+        assert_eq!(host_of("http://a.example/", &["A.example:80"]), Ok(Some("a.example".into())));
+        assert_eq!(host_of("https://a.example/", &["a.example:443"]), Ok(Some("a.example".into())));
+        for (target, field) in [
+            ("http://a.example/", "b.example"),
+            ("http://a.example/", "a.example:81"),
+            ("http://a.example:81/", "a.example"),
+        ] {
+            assert_eq!(host_of(target, &[field]), Err(Reason::BadRequest), "{target} {field}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_host_name_is_refused() {
+        for field in ["", "a b", "user@a.example", "a/b", "a..b", "*", "a.example:x"] {
+            assert_eq!(host_of("/", &[field]), Err(Reason::BadRequest), "{field:?}");
+        }
+        assert_eq!(host_of("/", &["a.example", "a.example"]), Err(Reason::BadRequest));
+    }
+}

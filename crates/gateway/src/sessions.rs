@@ -1,0 +1,317 @@
+//! Which agents are there and what they offer: presence, not configuration. Everything here is forgotten when its
+//! session ends; only the names of services are remembered, to tell "never heard of" from "away".
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use adit_proto::handshake::{Hello, Offer};
+use adit_proto::names::{HostPattern, Hostname, InstanceId};
+use adit_proto::reason::Reason;
+use adit_tunnel::session::Session;
+use arc_swap::ArcSwap;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::balancer::Endpoint;
+use crate::observe::{Observe, ServiceCounters};
+
+/// Services remembered at most; offers beyond are refused with the session.
+const MAX_SERVICES: usize = 100_000;
+/// Services with a metric label of their own; later ones share `other`.
+const MAX_LABELS: usize = 1000;
+
+/// One service: a pattern of hosts and whoever offers it now.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) pattern: HostPattern,
+    pub(crate) counters: ServiceCounters,
+    endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
+    next: AtomicUsize,
+    /// Ticks when an endpoint joins.
+    joined: watch::Sender<()>,
+}
+
+impl Service {
+    /// The endpoints now, starting with the one whose turn it is.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = Arc<Endpoint>> + use<> {
+        let endpoints = self.endpoints.load_full();
+        let start = if endpoints.len() > 1 { self.next.fetch_add(1, Ordering::Relaxed) } else { 0 };
+        (0..endpoints.len()).map(move |i| Arc::clone(&endpoints[(start + i) % endpoints.len()]))
+    }
+
+    pub(crate) fn has_endpoint(&self) -> bool {
+        self.endpoints.load().iter().any(|endpoint| endpoint.is_open())
+    }
+
+    /// Waits until an endpoint is there, at most until `deadline`. Cancel safe.
+    pub(crate) async fn wait_for_endpoint(&self, deadline: Instant) -> bool {
+        let mut joined = self.joined.subscribe();
+        loop {
+            if self.has_endpoint() {
+                return true;
+            }
+            if !matches!(tokio::time::timeout_at(deadline, joined.changed()).await, Ok(Ok(()))) {
+                return self.has_endpoint();
+            }
+        }
+    }
+}
+
+/// Looked up for each request.
+#[derive(Debug, Default)]
+struct Routes {
+    exact: HashMap<Hostname, Arc<Service>>,
+    /// By the domain below which every host belongs to the service.
+    suffix: HashMap<Box<str>, Arc<Service>>,
+    any: Option<Arc<Service>>,
+}
+
+impl Routes {
+    fn find(&self, host: Option<&Hostname>) -> Option<&Arc<Service>> {
+        let Some(host) = host else { return self.any.as_ref() };
+        if let Some(service) = self.exact.get(host) {
+            return Some(service);
+        }
+        if !self.suffix.is_empty() {
+            let mut rest = host.as_str();
+            while let Some((_, domain)) = rest.split_once('.') {
+                if let Some(service) = self.suffix.get(domain) {
+                    return Some(service);
+                }
+                rest = domain;
+            }
+        }
+        self.any.as_ref()
+    }
+
+    fn get(&self, pattern: &HostPattern) -> Option<&Arc<Service>> {
+        match pattern {
+            HostPattern::Exact(host) => self.exact.get(host),
+            HostPattern::Suffix(domain) => self.suffix.get(domain.as_str()),
+            HostPattern::Any => self.any.as_ref(),
+        }
+    }
+
+    fn insert(&mut self, service: Arc<Service>) {
+        match &service.pattern {
+            HostPattern::Exact(host) => drop(self.exact.insert(host.clone(), service)),
+            HostPattern::Suffix(domain) => drop(self.suffix.insert(domain.as_str().into(), service)),
+            HostPattern::Any => self.any = Some(service),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.exact.len() + self.suffix.len() + usize::from(self.any.is_some())
+    }
+}
+
+/// One connected agent.
+#[derive(Debug)]
+pub(crate) struct AgentSession {
+    pub(crate) instance: InstanceId,
+    generation: u64,
+    /// The name of the token it proved.
+    pub(crate) identity: Arc<str>,
+    pub(crate) remote: SocketAddr,
+    pub(crate) since: SystemTime,
+    pub(crate) release: String,
+    pub(crate) hostname: String,
+    pub(crate) offers: Vec<Offer>,
+    pub(crate) session: Session,
+    endpoints: Vec<(Arc<Service>, Arc<Endpoint>)>,
+}
+
+/// Who says hello, and how it got here.
+pub(crate) struct Arrival {
+    pub(crate) hello: Hello,
+    pub(crate) identity: Arc<str>,
+    pub(crate) remote: SocketAddr,
+}
+
+/// All agents.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    agents: Mutex<HashMap<InstanceId, Arc<AgentSession>>>,
+    routes: RwLock<Routes>,
+    /// Ticks when a service appears.
+    appeared: watch::Sender<()>,
+    started: Instant,
+    observe: Observe,
+    max: usize,
+    max_idle_streams: usize,
+}
+
+impl Sessions {
+    pub(crate) fn new(observe: Observe, max: usize, max_idle_streams: usize) -> Arc<Self> {
+        Arc::new(Self {
+            agents: Mutex::default(),
+            routes: RwLock::default(),
+            appeared: watch::Sender::new(()),
+            started: Instant::now(),
+            observe,
+            max,
+            max_idle_streams,
+        })
+    }
+
+    pub(crate) fn service_for(&self, host: Option<&Hostname>) -> Option<Arc<Service>> {
+        self.routes.read().find(host).map(Arc::clone)
+    }
+
+    /// For a while after the start, agents of the gateway's former life are on their way back. Waits for a service
+    /// until that while is over. Cancel safe.
+    pub(crate) async fn wait_for_service(&self, host: Option<&Hostname>, grace: Duration) -> Option<Arc<Service>> {
+        let deadline = self.started + grace;
+        let mut appeared = self.appeared.subscribe();
+        loop {
+            if let Some(service) = self.service_for(host) {
+                return Some(service);
+            }
+            if !matches!(tokio::time::timeout_at(deadline, appeared.changed()).await, Ok(Ok(()))) {
+                return self.service_for(host);
+            }
+        }
+    }
+
+    /// May this arrival have a session? Asked before the welcome, so that a refusal can be said.
+    ///
+    /// # Errors
+    /// The reason and a sentence for the agent's log.
+    pub(crate) fn admit(&self, arrival: &Arrival) -> Result<(), (Reason, String)> {
+        let agents = self.agents.lock();
+        match agents.get(&arrival.hello.instance) {
+            Some(known) if known.identity != arrival.identity => Err((
+                Reason::Unauthorized,
+                "this instance id belongs to a session of another token".to_owned(),
+            )),
+            Some(known) if known.generation >= arrival.hello.generation => Err((
+                Reason::Replaced,
+                "a newer session of the same agent is connected already".to_owned(),
+            )),
+            None if agents.len() >= self.max => {
+                Err((Reason::Overloaded, format!("the gateway holds {} sessions already", self.max)))
+            }
+            Some(_) | None => {
+                let routes = self.routes.read();
+                let new = arrival.hello.offers.iter().filter(|o| routes.get(&o.service).is_none()).count();
+                if routes.len() + new > MAX_SERVICES {
+                    return Err((Reason::Overloaded, "the gateway knows too many services".to_owned()));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes a session in and makes its offers reachable. A session the same agent had before is closed.
+    /// The guard takes it out again.
+    pub(crate) fn register(self: &Arc<Self>, arrival: Arrival, session: Session) -> Registration {
+        let Arrival { hello, identity, remote } = arrival;
+        let endpoints = hello.offers.iter().map(|offer| {
+            let endpoint = Endpoint::new(session.clone(), offer, hello.instance, self.max_idle_streams);
+            (self.service(&offer.service), Arc::new(endpoint))
+        });
+        let agent = Arc::new(AgentSession {
+            instance: hello.instance,
+            generation: hello.generation,
+            identity,
+            remote,
+            since: SystemTime::now(),
+            release: hello.release,
+            hostname: hello.hostname,
+            endpoints: endpoints.collect(),
+            offers: hello.offers,
+            session,
+        });
+        let replaced = self.agents.lock().insert(agent.instance, Arc::clone(&agent));
+        for (service, endpoint) in &agent.endpoints {
+            service.endpoints.rcu(|old| {
+                let mut endpoints = Vec::clone(old);
+                endpoints.push(Arc::clone(endpoint));
+                endpoints
+            });
+            service.joined.send_replace(());
+        }
+        if let Some(old) = replaced {
+            self.observe.takeover();
+            old.withdraw();
+            old.session.close(Reason::Replaced);
+        }
+        self.appeared.send_replace(());
+        self.observe.session_opened();
+        Registration { sessions: Arc::clone(self), agent }
+    }
+
+    fn service(&self, pattern: &HostPattern) -> Arc<Service> {
+        let mut routes = self.routes.write();
+        if let Some(service) = routes.get(pattern) {
+            return Arc::clone(service);
+        }
+        let label: Arc<str> =
+            if routes.len() < MAX_LABELS { pattern.to_string().into() } else { "other".into() };
+        let service = Arc::new(Service {
+            pattern: pattern.clone(),
+            counters: self.observe.service(&label),
+            endpoints: ArcSwap::from_pointee(Vec::new()),
+            next: AtomicUsize::new(0),
+            joined: watch::Sender::new(()),
+        });
+        routes.insert(Arc::clone(&service));
+        service
+    }
+
+    /// The connected agents, longest connected first.
+    pub(crate) fn list(&self) -> Vec<Arc<AgentSession>> {
+        let mut agents: Vec<_> = self.agents.lock().values().map(Arc::clone).collect();
+        agents.sort_by_key(|agent| (agent.since, agent.instance));
+        agents
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.agents.lock().len()
+    }
+
+    /// Gives up streams that have waited too long for a next request.
+    pub(crate) fn sweep(&self, max_idle: Duration) {
+        for agent in self.list() {
+            for (_, endpoint) in &agent.endpoints {
+                endpoint.sweep(max_idle);
+            }
+        }
+    }
+}
+
+impl AgentSession {
+    /// Takes this session's endpoints out of balancing; their idle streams are closed.
+    pub(crate) fn withdraw(&self) {
+        for (service, endpoint) in &self.endpoints {
+            endpoint.close();
+            service.endpoints.rcu(|old| {
+                old.iter().filter(|other| !Arc::ptr_eq(other, endpoint)).map(Arc::clone).collect::<Vec<_>>()
+            });
+        }
+    }
+}
+
+/// A session's place among the others. Dropping it takes out this very session, never a successor.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    sessions: Arc<Sessions>,
+    pub(crate) agent: Arc<AgentSession>,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.agent.withdraw();
+        let mut agents = self.sessions.agents.lock();
+        if agents.get(&self.agent.instance).is_some_and(|current| Arc::ptr_eq(current, &self.agent)) {
+            agents.remove(&self.agent.instance);
+        }
+        drop(agents);
+        let reason = self.agent.session.end().unwrap_or(Reason::Unknown);
+        self.sessions.observe.session_ended(reason);
+    }
+}

@@ -1,2 +1,59 @@
-//! x
-fn main() {}
+//! The `adit` binary: flags and files into configuration, output for people and machines.
+//!
+//! Reading order: [`cli`] (the commands), [`commands`] (one verb each), [`config`] (files into the types the
+//! program uses), [`role`] (a running gateway or agent, signals and exit codes), [`output`] (all printing).
+
+mod cli;
+mod commands;
+mod config;
+mod control_client;
+mod duration;
+mod error;
+mod flags;
+mod generate;
+mod logging;
+mod nofile;
+mod output;
+mod reference;
+mod role;
+mod serve;
+mod signals;
+mod token;
+mod upstreams;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(message) => return output::usage(&message),
+    };
+    match start(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            output::error(&error);
+            error.exit_code()
+        }
+    }
+}
+
+/// Prepares the process, runs the command, and leaves whatever still blocks behind.
+fn start(cli: cli::Cli) -> Result<ExitCode, error::CliError> {
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        return Err(error::CliError::failure("cannot prepare TLS").because("a provider was installed twice"));
+    }
+    nofile::raise();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|cause| error::CliError::failure("cannot start the runtime").caused_by(&cause))?;
+    let ended = runtime.block_on(cli.run());
+    runtime.shutdown_background();
+    ended
+}

@@ -1,0 +1,13 @@
+//! One verb per file.
+
+pub(crate) mod agent;
+pub(crate) mod check;
+pub(crate) mod fileserver;
+pub(crate) mod gateway;
+pub(crate) mod http;
+pub(crate) mod http_client;
+pub(crate) mod http_server;
+pub(crate) mod quickstart;
+pub(crate) mod reference;
+pub(crate) mod status;
+pub(crate) mod version;

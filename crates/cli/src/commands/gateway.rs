@@ -1,0 +1,32 @@
+//! `adit gateway`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::commands::check;
+use crate::config::gateway::load;
+use crate::error::CliError;
+use crate::role;
+
+/// Flags of `adit gateway`.
+#[derive(Debug, clap::Args)]
+#[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
+pub(crate) struct Args {
+    /// The configuration file.
+    #[arg(short, long, value_name = "FILE", required = true)]
+    file: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Option<check::Verb>,
+}
+
+/// Runs the gateway, or checks its file.
+///
+/// # Errors
+/// The file is wrong, or the gateway could not be started.
+pub(crate) async fn run(args: Args) -> Result<ExitCode, CliError> {
+    match (args.verb, args.file) {
+        (Some(check::Verb::Check(args)), _) => check::run(&args, load(&args.file)),
+        (None, Some(file)) => role::gateway(load(&file)?.config).await,
+        (None, None) => Err(CliError::usage("no configuration file").next("name it with -f gateway.yaml")),
+    }
+}

@@ -1,0 +1,249 @@
+//! `agent.yaml`: one definition per key, and how they become an agent's configuration.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use adit_agent::config::{Config, GatewayUrl, Service, Transport, Upstream, Verify};
+use adit_proto::names::HostPattern;
+use adit_tunnel::proof::TokenKey;
+
+use super::reader::{Fields, Key, Presence, Reader, Row, Section};
+use super::tree::Node;
+use super::values::{
+    ADDRESS, CHECK, Check, FILE, GATEWAY_URL, HOST, LogSettings, SECRET, SWITCH, SecretValue, TRANSPORT,
+    UPSTREAM, show_transport,
+};
+use super::{Loaded, shared};
+use crate::error::CliError;
+
+/// All that `adit agent` is told.
+#[derive(Debug)]
+pub(crate) struct AgentSettings {
+    /// For the agent.
+    pub(crate) config: Config,
+    /// For the logger.
+    pub(crate) log: LogSettings,
+}
+
+const GATEWAY: Row = Row::map("gateway", Presence::Required, "The gateway to connect to.");
+const TOKEN: Key<SecretValue> = Key {
+    name: "token",
+    kind: &SECRET,
+    presence: Presence::Required,
+    doc: "The token shared with the gateway; never in this file itself.",
+};
+const SERVICES: Row = Row::list("services", Presence::Required, "What is offered; at least one.");
+const LISTEN: Key<SocketAddr> = Key {
+    name: "listen",
+    kind: &ADDRESS,
+    presence: Presence::Optional("nowhere"),
+    doc: "Where the agent's own `/metrics`, `/healthz` and `/ready` listen.",
+};
+const ROOT: Section = Section {
+    title: "agent.yaml",
+    doc: "The configuration of `adit agent -f agent.yaml`.",
+    rows: &[GATEWAY, TOKEN.row(), SERVICES, LISTEN.row(), shared::LOG, shared::DRAIN_TIMEOUT.row()],
+};
+
+const URL: Key<GatewayUrl> = Key {
+    name: "url",
+    kind: &GATEWAY_URL,
+    presence: Presence::Required,
+    doc: "The gateway's control port; 8123 unless a port is given.",
+};
+const CARRIER: Key<Transport> = Key {
+    name: "transport",
+    kind: &TRANSPORT,
+    presence: Presence::Default("auto"),
+    doc: "What carries the session: raw TLS where the gateway agrees to it and WebSocket where not, or one of them only.",
+};
+const VERIFY: Key<Check> = Key {
+    name: "verify",
+    kind: &CHECK,
+    presence: Presence::Optional("token, or system when ca is given"),
+    doc: "How the gateway is known: by its proof of the token (any certificate), or by its certificate as well.",
+};
+const CA: Key<PathBuf> = Key {
+    name: "ca",
+    kind: &FILE,
+    presence: Presence::Optional("the system's authorities"),
+    doc: "PEM file with the only authorities that may have signed the gateway's certificate.",
+};
+const GATEWAY_SECTION: Section = Section {
+    title: "gateway",
+    doc: "The gateway to connect to.",
+    rows: &[URL.row(), CARRIER.row(), VERIFY.row(), CA.row()],
+};
+
+const SERVICE_HOST: Key<HostPattern> = Key {
+    name: "host",
+    kind: &HOST,
+    presence: Presence::Default("*"),
+    doc: "The hosts it answers for: one, all below a domain, or every one that nobody else answers for.",
+};
+const SERVICE_UPSTREAM: Key<Upstream> =
+    Key { name: "upstream", kind: &UPSTREAM, presence: Presence::Required, doc: "What stands behind it." };
+const INSECURE: Key<bool> = Key {
+    name: "insecure_skip_verify",
+    kind: &SWITCH,
+    presence: Presence::Default("false"),
+    doc: "Accepts any certificate of an https upstream.",
+};
+const BROWSING: Key<bool> = Key {
+    name: "browsing",
+    kind: &SWITCH,
+    presence: Presence::Default("false"),
+    doc: "Lists directories of a file upstream that have no index.html.",
+};
+const SERVICE_SECTION: Section = Section {
+    title: "services[]",
+    doc: "One offered service.",
+    rows: &[SERVICE_HOST.row(), SERVICE_UPSTREAM.row(), INSECURE.row(), BROWSING.row()],
+};
+
+/// Every section, in the order of the reference page.
+pub(crate) const SECTIONS: &[&Section] = &[&ROOT, &GATEWAY_SECTION, &SERVICE_SECTION, &shared::LOG_SECTION];
+
+/// Reads an agent's file.
+///
+/// # Errors
+/// It cannot be read, or has problems: all of them.
+pub(crate) fn load(path: &Path) -> Result<Loaded<AgentSettings>, CliError> {
+    super::load(path, read)
+}
+
+/// Reads the root of an agent's file.
+pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<AgentSettings> {
+    let root = reader.fields(node, String::new(), &ROOT)?;
+    let gateway = gateway(reader, &root);
+    let token = reader.value(&root, &TOKEN);
+    let services = services(reader, &root);
+    let listen = reader.optional(&root, &LISTEN);
+    let log = shared::log(reader, &root);
+    let drain_timeout = reader.value(&root, &shared::DRAIN_TIMEOUT);
+    let (gateway, verify) = gateway?;
+    Some(AgentSettings {
+        config: Config {
+            gateway,
+            token: TokenKey::new(token?.secret.expose().as_bytes()),
+            verify,
+            services,
+            listen,
+            drain_timeout: drain_timeout?,
+        },
+        log: log?,
+    })
+}
+
+fn gateway(reader: &mut Reader<'_>, root: &Fields<'_>) -> Option<(GatewayUrl, Verify)> {
+    if !root.has(GATEWAY.name) {
+        reader.problem(root.at(), "gateway is missing", "add `gateway: {url: 'wss://host:8123'}`");
+        return None;
+    }
+    let fields = reader.map(root, GATEWAY, &GATEWAY_SECTION)?;
+    let url = reader.value(&fields, &URL);
+    let carrier = reader.written(&fields, &CARRIER);
+    let check = reader.written(&fields, &VERIFY);
+    let ca = reader.written(&fields, &CA);
+    let mut url = url?;
+    match (url.transport, carrier) {
+        (Transport::Tls, Some(Transport::WebSocket)) => {
+            let what = format!("{} is websocket, but the url says tls://", fields.path(CARRIER.name));
+            reader.problem(
+                fields.value_at(CARRIER.name),
+                what,
+                "write wss:// in the url, or leave transport out",
+            );
+        }
+        (Transport::Auto | Transport::WebSocket, Some(carrier)) => url.transport = carrier,
+        (Transport::Tls, Some(_)) | (_, None) => {}
+    }
+    if !fields.has(CARRIER.name) {
+        reader.setting(fields.path(CARRIER.name), show_transport(url.transport).to_owned(), true);
+    }
+    Some((url, verify(reader, &fields, check, ca)?))
+}
+
+fn verify(
+    reader: &mut Reader<'_>,
+    fields: &Fields<'_>,
+    check: Option<Check>,
+    ca: Option<PathBuf>,
+) -> Option<Verify> {
+    if check == Some(Check::Token) && fields.has(CA.name) {
+        let what = format!("{} is used by no check", fields.path(CA.name));
+        reader.problem(fields.key_at(CA.name), what, "write `verify: system`, or leave ca out");
+        return None;
+    }
+    if fields.has(CA.name) {
+        if check.is_none() {
+            reader.setting(fields.path(VERIFY.name), "system".to_owned(), true);
+        }
+        return Some(Verify::Ca(ca?));
+    }
+    match check {
+        None => reader.setting(fields.path(VERIFY.name), "token".to_owned(), true),
+        Some(Check::System) => {
+            reader.setting(fields.path(CA.name), "<the system's authorities>".to_owned(), true);
+            return Some(Verify::System);
+        }
+        Some(Check::Token) => {}
+    }
+    Some(Verify::TokenProof)
+}
+
+fn services(reader: &mut Reader<'_>, root: &Fields<'_>) -> Vec<Service> {
+    let mut services: Vec<Service> = Vec::new();
+    for (path, node) in reader.items(root, SERVICES) {
+        let Some(fields) = reader.fields(node, path, &SERVICE_SECTION) else { continue };
+        let host = reader.value(&fields, &SERVICE_HOST);
+        let upstream = reader.value(&fields, &SERVICE_UPSTREAM);
+        let upstream = upstream.and_then(|upstream| options(reader, &fields, upstream));
+        let (Some(host), Some(upstream)) = (host, upstream) else { continue };
+        if services.iter().any(|other| other.host == host) {
+            let what = format!("{} is {host} again", fields.path(SERVICE_HOST.name));
+            reader.problem(
+                fields.value_at(SERVICE_HOST.name),
+                what,
+                "one host has one upstream; start one agent per upstream to balance",
+            );
+        }
+        services.push(Service { host, upstream });
+    }
+    services
+}
+
+/// Applies the options that only some upstreams have, and refuses them on the others.
+fn options(reader: &mut Reader<'_>, fields: &Fields<'_>, upstream: Upstream) -> Option<Upstream> {
+    let mut only_with = |key: &Key<bool>, scheme: &str| {
+        if fields.has(key.name) {
+            let what = format!("{} has no meaning for {upstream}", fields.path(key.name));
+            reader.problem(
+                fields.key_at(key.name),
+                what,
+                format!("remove it; it belongs to {scheme} upstreams"),
+            );
+        }
+    };
+    if !matches!(upstream, Upstream::Https { .. }) {
+        only_with(&INSECURE, "https:");
+    }
+    if !matches!(upstream, Upstream::Files { .. }) {
+        only_with(&BROWSING, "file:");
+    }
+    match upstream {
+        Upstream::Https { host, port, .. } => {
+            Some(Upstream::Https { host, port, verify: !reader.value(fields, &INSECURE)? })
+        }
+        Upstream::Files { root, .. } => {
+            if !root.is_dir() {
+                let what =
+                    format!("{}: {} is not a directory", fields.path(SERVICE_UPSTREAM.name), root.display());
+                let at = fields.value_at(SERVICE_UPSTREAM.name);
+                reader.problem(at, what, "name one that exists and that this user may read");
+            }
+            Some(Upstream::Files { root, browsing: reader.value(fields, &BROWSING)? })
+        }
+        other @ (Upstream::Http { .. } | Upstream::Unix(_) | Upstream::Status(_)) => Some(other),
+    }
+}

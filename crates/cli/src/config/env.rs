@@ -1,0 +1,35 @@
+//! The environment: read here and nowhere else.
+
+use std::path::PathBuf;
+
+/// An environment variable's value; `None` when it is not set or not UTF-8.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+pub(crate) fn var(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn directory(name: &str) -> Option<PathBuf> {
+    var(name).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+/// Where state is kept unless a flag or a file says otherwise: what systemd provides, else a place that belongs
+/// to the user alone. `None` when there is no such place, for example for a user without a home.
+pub(crate) fn state_directory() -> Option<PathBuf> {
+    // systemd lists several directories with colons between them; the first is the unit's main one.
+    let provided = var("STATE_DIRECTORY").and_then(|list| list.split(':').next().map(PathBuf::from));
+    provided
+        .filter(|path| path.is_absolute())
+        .or_else(|| is_root().then(|| PathBuf::from("/var/lib/adit")))
+        .or_else(|| directory("XDG_STATE_HOME").map(|home| home.join("adit")))
+        .or_else(|| directory("HOME").map(|home| home.join(".local/state/adit")))
+}
+
+#[cfg(unix)]
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[cfg(not(unix))]
+const fn is_root() -> bool {
+    false
+}

@@ -1,0 +1,366 @@
+//! `gateway.yaml`: one definition per key, and how they become a gateway's configuration.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use adit_gateway::config::{Config, Control, HttpListener, Limits, NamedToken, Tls};
+use adit_tunnel::proof::TokenKey;
+use ipnet::IpNet;
+
+use super::reader::{Fields, Key, Presence, Reader, Row, Section};
+use super::tree::Node;
+use super::values::{
+    ADDRESS, COUNT, COUNT_OR_ZERO, DIRECTORY, DURATION, DURATION_OR_ZERO, FILE, LOG_TARGET, LogSettings,
+    LogTarget, NAME, NETWORK, SECRET, SIZE, SMALL_COUNT, SecretValue, TEXT,
+};
+use super::{Loaded, env, shared};
+use crate::error::CliError;
+
+/// All that `adit gateway` is told.
+#[derive(Debug)]
+pub(crate) struct GatewaySettings {
+    /// For the gateway; its request log is opened at start.
+    pub(crate) config: Config,
+    /// Where the request log goes.
+    pub(crate) request_log: LogTarget,
+    /// For the logger.
+    pub(crate) log: LogSettings,
+}
+
+const DEFAULTS: Presence = Presence::Optional("the defaults of its keys");
+
+const CONTROL: Row =
+    Row::map("control", DEFAULTS, "The port that agents, `adit status` and Prometheus connect to.");
+const HTTP: Row =
+    Row::list("http", Presence::Optional("one listener on 0.0.0.0:8000"), "The public HTTP listeners.");
+const TOKENS: Row =
+    Row::list("tokens", Presence::Required, "Who may connect an agent or read the control port.");
+const ACCESS: Row = Row::map("access", DEFAULTS, "Who may use the public listeners.");
+const LIMITS: Row = Row::map("limits", DEFAULTS, "Bounds on what clients and agents may cost.");
+const REQUEST_LOG: Key<LogTarget> = Key {
+    name: "request_log",
+    kind: &LOG_TARGET,
+    presence: Presence::Default("off"),
+    doc: "Where one line per request is written.",
+};
+
+const ROOT: Section = Section {
+    title: "gateway.yaml",
+    doc: "The configuration of `adit gateway -f gateway.yaml`.",
+    rows: &[
+        CONTROL,
+        HTTP,
+        TOKENS,
+        ACCESS,
+        LIMITS,
+        REQUEST_LOG.row(),
+        shared::LOG,
+        shared::DRAIN_TIMEOUT.row(),
+    ],
+};
+
+const CONTROL_LISTEN: Key<SocketAddr> = Key {
+    name: "listen",
+    kind: &ADDRESS,
+    presence: Presence::Default("0.0.0.0:8123"),
+    doc: "The address to bind.",
+};
+const CONTROL_TLS: Row = Row::map(
+    "tls",
+    Presence::Optional("auto, with the defaults of its keys"),
+    "Its certificate: either `auto`, or `cert` with `key`. TLS 1.3 always.",
+);
+const CONTROL_SECTION: Section = Section {
+    title: "control",
+    doc: "The port that agents, `adit status` and Prometheus connect to.",
+    rows: &[CONTROL_LISTEN.row(), CONTROL_TLS],
+};
+
+const HTTP_LISTEN: Key<SocketAddr> = Key {
+    name: "listen",
+    kind: &ADDRESS,
+    presence: Presence::Default("0.0.0.0:8000"),
+    doc: "The address to bind.",
+};
+const HTTP_TLS: Row = Row::map(
+    "tls",
+    Presence::Optional("cleartext HTTP"),
+    "Its certificate: either `auto`, or `cert` with `key`.",
+);
+const HTTP_SECTION: Section =
+    Section { title: "http[]", doc: "One public HTTP listener.", rows: &[HTTP_LISTEN.row(), HTTP_TLS] };
+
+const AUTO: Row = Row::map(
+    "auto",
+    Presence::Optional("see above"),
+    "A self-made authority and a certificate signed by it.",
+);
+const CERT: Key<PathBuf> = Key {
+    name: "cert",
+    kind: &FILE,
+    presence: Presence::Optional("no file"),
+    doc: "PEM file with the certificate chain, leaf first.",
+};
+const KEY: Key<PathBuf> = Key {
+    name: "key",
+    kind: &FILE,
+    presence: Presence::Optional("no file"),
+    doc: "PEM file with the private key.",
+};
+const TLS_SECTION: Section = Section {
+    title: "tls",
+    doc: "Where a listener's certificate comes from.",
+    rows: &[AUTO, CERT.row(), KEY.row()],
+};
+
+const NAMES: Row = Row::list(
+    "names",
+    Presence::Optional("localhost and loopback only"),
+    "DNS names and IP addresses the certificate is valid for, beside localhost.",
+);
+const AUTO_DIRECTORY: Key<PathBuf> = Key {
+    name: "directory",
+    kind: &DIRECTORY,
+    presence: Presence::Optional("$STATE_DIRECTORY, /var/lib/adit as root, or ~/.local/state/adit"),
+    doc: "Where the authority and the keys are kept, so that they survive a restart.",
+};
+const AUTO_SECTION: Section = Section {
+    title: "tls.auto",
+    doc: "A self-made authority. Agents need no copy of it: they prove the token to the gateway and it to them.",
+    rows: &[NAMES, AUTO_DIRECTORY.row()],
+};
+
+const TOKEN_NAME: Key<String> = Key {
+    name: "name",
+    kind: &NAME,
+    presence: Presence::Required,
+    doc: "The name in status, logs and metrics; each once.",
+};
+const TOKEN: Key<SecretValue> = Key {
+    name: "token",
+    kind: &SECRET,
+    presence: Presence::Required,
+    doc: "The token; never in this file itself.",
+};
+const TOKEN_SECTION: Section =
+    Section { title: "tokens[]", doc: "One shared token.", rows: &[TOKEN_NAME.row(), TOKEN.row()] };
+
+const ALLOW: Row = Row::list(
+    "allow",
+    Presence::Optional("everyone"),
+    "Addresses and networks that may use the public listeners.",
+);
+const TRUSTED_PROXIES: Row = Row::list(
+    "trusted_proxies",
+    Presence::Optional("none"),
+    "Addresses and networks of proxies in front whose `X-Forwarded-*` and `Forwarded` headers are believed.",
+);
+const ACCESS_SECTION: Section =
+    Section { title: "access", doc: "Who may use the public listeners.", rows: &[ALLOW, TRUSTED_PROXIES] };
+
+macro_rules! limits {
+    ($($field:ident: $kind:ty = $form:ident, $default:literal, $doc:literal;)+) => {
+        mod limit {
+            use super::*;
+            $(
+                #[expect(non_upper_case_globals, reason = "named as the field it fills")]
+                pub(super) const $field: Key<$kind> = Key {
+                    name: stringify!($field),
+                    kind: &$form,
+                    presence: Presence::Default($default),
+                    doc: $doc,
+                };
+            )+
+        }
+
+        const LIMITS_SECTION: Section = Section {
+            title: "limits",
+            doc: "Bounds on what clients and agents may cost. The defaults suit an edge on the open internet.",
+            rows: &[$(limit::$field.row()),+],
+        };
+
+        fn limits(reader: &mut Reader<'_>, root: &Fields<'_>) -> Option<Limits> {
+            let fields = reader.map(root, LIMITS, &LIMITS_SECTION)?;
+            $(let $field = reader.value(&fields, &limit::$field);)+
+            Some(Limits { $($field: $field?),+ })
+        }
+    };
+}
+
+limits! {
+    max_connections: usize = COUNT, "65536", "Public connections at once; more wait in the kernel's queue.";
+    max_sessions: usize = COUNT, "20000", "Sessions of agents at once.";
+    max_header_bytes: usize = SIZE, "64KiB", "Size of a request's head.";
+    max_headers: usize = COUNT, "100", "Header fields of a request.";
+    header_timeout: Duration = DURATION, "10s", "Until a request's head, or a TLS handshake, must be complete.";
+    idle_timeout: Duration = DURATION, "75s", "How long a connection may stay open without a request on it.";
+    stall_timeout: Duration = DURATION, "2m", "How long a body or an upgraded connection may make no progress at all.";
+    connect_timeout: Duration = DURATION, "10s", "How long the agent may take to connect to the upstream.";
+    response_timeout: Duration = DURATION, "5m",
+        "How long the upstream may take from the end of the request to the head of its response.";
+    agent_wait: Duration = DURATION_OR_ZERO, "5s",
+        "How long a request waits for an agent of a known service to come back before it is refused.";
+    max_idle_streams: usize = COUNT_OR_ZERO, "1024", "Idle streams kept open per endpoint for the next request.";
+    max_auth_failures: u32 = SMALL_COUNT, "20",
+        "Failed authentications per source address and minute before it is refused unheard.";
+}
+
+/// Every section, in the order of the reference page.
+pub(crate) const SECTIONS: &[&Section] = &[
+    &ROOT,
+    &CONTROL_SECTION,
+    &HTTP_SECTION,
+    &TLS_SECTION,
+    &AUTO_SECTION,
+    &TOKEN_SECTION,
+    &ACCESS_SECTION,
+    &LIMITS_SECTION,
+    &shared::LOG_SECTION,
+];
+
+/// Reads a gateway's file.
+///
+/// # Errors
+/// It cannot be read, or has problems: all of them.
+pub(crate) fn load(path: &Path) -> Result<Loaded<GatewaySettings>, CliError> {
+    super::load(path, read)
+}
+
+/// Reads the root of a gateway's file.
+pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<GatewaySettings> {
+    let root = reader.fields(node, String::new(), &ROOT)?;
+    let control = control(reader, &root);
+    let http = http(reader, &root);
+    let tokens = tokens(reader, &root);
+    let access = access(reader, &root);
+    let limits = limits(reader, &root);
+    let request_log = reader.value(&root, &REQUEST_LOG);
+    let log = shared::log(reader, &root);
+    let drain_timeout = reader.value(&root, &shared::DRAIN_TIMEOUT);
+    let control = control?;
+    for listener in
+        http.iter().filter(|listener| listener.listen == control.listen && control.listen.port() != 0)
+    {
+        let what = format!("control and http both listen on {}", listener.listen);
+        reader.problem(root.value_at("http"), what, "give one of them another port");
+    }
+    let (allow, trusted_proxies) = access?;
+    Some(GatewaySettings {
+        config: Config {
+            control,
+            http,
+            tokens,
+            allow,
+            trusted_proxies,
+            limits: limits?,
+            request_log: None,
+            drain_timeout: drain_timeout?,
+        },
+        request_log: request_log?,
+        log: log?,
+    })
+}
+
+fn control(reader: &mut Reader<'_>, root: &Fields<'_>) -> Option<Control> {
+    let fields = reader.map(root, CONTROL, &CONTROL_SECTION)?;
+    let listen = reader.value(&fields, &CONTROL_LISTEN);
+    let tls = tls(reader, &fields, CONTROL_TLS);
+    Some(Control { listen: listen?, tls: tls? })
+}
+
+fn http(reader: &mut Reader<'_>, root: &Fields<'_>) -> Vec<HttpListener> {
+    if !root.has(HTTP.name) {
+        let default =
+            (ADDRESS.parse)(&super::values::Context { directory: Path::new("") }, HTTP_DEFAULT).ok();
+        reader.setting(format!("{}[0].listen", HTTP.name), HTTP_DEFAULT.to_owned(), true);
+        return default.map(|listen| HttpListener { listen, tls: None }).into_iter().collect();
+    }
+    let mut listeners: Vec<HttpListener> = Vec::new();
+    // Leaving it out means one listener; writing an empty list means nothing that works.
+    for (path, node) in reader.items(root, Row { presence: Presence::Required, ..HTTP }) {
+        let Some(fields) = reader.fields(node, path, &HTTP_SECTION) else { continue };
+        let listen = reader.value(&fields, &HTTP_LISTEN);
+        let tls = fields.has(HTTP_TLS.name).then(|| tls(reader, &fields, HTTP_TLS));
+        let Some(listen) = listen else { continue };
+        if listen.port() != 0 && listeners.iter().any(|other| other.listen == listen) {
+            let what = format!("{} is {listen} again", fields.path(HTTP_LISTEN.name));
+            reader.problem(
+                fields.value_at(HTTP_LISTEN.name),
+                what,
+                "give each listener an address of its own",
+            );
+        }
+        listeners.push(HttpListener { listen, tls: tls.flatten() });
+    }
+    listeners
+}
+
+const HTTP_DEFAULT: &str = "0.0.0.0:8000";
+
+fn tls(reader: &mut Reader<'_>, parent: &Fields<'_>, row: Row) -> Option<Tls> {
+    let fields = reader.map(parent, row, &TLS_SECTION)?;
+    let has_files = fields.has(CERT.name) || fields.has(KEY.name);
+    if fields.has(AUTO.name) && has_files {
+        let at = fields.key_at(if fields.has(CERT.name) { CERT.name } else { KEY.name });
+        let what = format!("{} has both auto and files", parent.path(row.name));
+        reader.problem(at, what, "keep either auto, or cert and key");
+        return None;
+    }
+    if !has_files {
+        return auto(reader, &fields);
+    }
+    for (present, absent) in [(CERT.name, KEY.name), (KEY.name, CERT.name)] {
+        if fields.has(present) && !fields.has(absent) {
+            let what = format!("{} is given without {absent}", fields.path(present));
+            reader.problem(
+                fields.key_at(present),
+                what,
+                format!("add {absent} with the PEM file that belongs to it"),
+            );
+        }
+    }
+    let cert = reader.optional(&fields, &CERT);
+    let key = reader.optional(&fields, &KEY);
+    Some(Tls::Files { cert: cert?, key: key? })
+}
+
+fn auto(reader: &mut Reader<'_>, tls: &Fields<'_>) -> Option<Tls> {
+    let fields = reader.map(tls, AUTO, &AUTO_SECTION)?;
+    let names = reader.list(&fields, NAMES, &TEXT);
+    let directory = if fields.has(AUTO_DIRECTORY.name) {
+        Some(reader.value(&fields, &AUTO_DIRECTORY)?)
+    } else {
+        let directory = env::state_directory();
+        let shown =
+            directory.as_ref().map_or_else(|| "<in memory>".to_owned(), |path| path.display().to_string());
+        reader.setting(fields.path(AUTO_DIRECTORY.name), shown, true);
+        directory
+    };
+    Some(Tls::Auto { names, directory })
+}
+
+fn tokens(reader: &mut Reader<'_>, root: &Fields<'_>) -> Vec<NamedToken> {
+    let mut tokens: Vec<NamedToken> = Vec::new();
+    for (path, node) in reader.items(root, TOKENS) {
+        let Some(fields) = reader.fields(node, path, &TOKEN_SECTION) else { continue };
+        let name = reader.value(&fields, &TOKEN_NAME);
+        let token = reader.value(&fields, &TOKEN);
+        let (Some(name), Some(token)) = (name, token) else { continue };
+        if tokens.iter().any(|other| other.name == name) {
+            let what = format!("{} is {name} again", fields.path(TOKEN_NAME.name));
+            reader.problem(fields.value_at(TOKEN_NAME.name), what, "give each token a name of its own");
+        }
+        if tokens.iter().any(|other| other.key.is_token(token.secret.expose().as_bytes())) {
+            let what = format!("{} is the same as one above", fields.path(TOKEN.name));
+            reader.problem(fields.value_at(TOKEN.name), what, "make a token of its own for each name");
+        }
+        tokens.push(NamedToken { name, key: TokenKey::new(token.secret.expose().as_bytes()) });
+    }
+    tokens
+}
+
+fn access(reader: &mut Reader<'_>, root: &Fields<'_>) -> Option<(Vec<IpNet>, Vec<IpNet>)> {
+    let fields = reader.map(root, ACCESS, &ACCESS_SECTION)?;
+    Some((reader.list(&fields, ALLOW, &NETWORK), reader.list(&fields, TRUSTED_PROXIES, &NETWORK)))
+}

@@ -1,0 +1,298 @@
+//! Files as people get them wrong, and what they are told.
+
+use std::path::Path;
+use std::time::Duration;
+
+use adit_agent::config::{Transport, Upstream, Verify};
+use adit_gateway::config::{Limits, Tls};
+
+use super::reader::Setting;
+use super::values::LogTarget;
+use super::{agent, gateway, parse};
+
+/// A directory with a token and two PEM-like files in it.
+fn directory() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, text) in [
+        ("token", "s3cret-token\n"),
+        ("other", "another\n"),
+        ("empty", "\n"),
+        ("cert.pem", "x"),
+        ("key.pem", "x"),
+    ] {
+        std::fs::write(directory.path().join(name), text).unwrap();
+    }
+    std::fs::create_dir(directory.path().join("www")).unwrap();
+    directory
+}
+
+fn gateway_problems(text: &str) -> Vec<String> {
+    let directory = directory();
+    let error = parse("gateway.yaml", directory.path(), text, gateway::read).unwrap_err().to_string();
+    lines(&error, directory.path())
+}
+
+fn agent_problems(text: &str) -> Vec<String> {
+    let directory = directory();
+    let error = parse("agent.yaml", directory.path(), text, agent::read).unwrap_err().to_string();
+    lines(&error, directory.path())
+}
+
+fn lines(error: &str, directory: &Path) -> Vec<String> {
+    error.replace(&directory.display().to_string(), "DIR").lines().map(str::to_owned).collect()
+}
+
+fn shown(settings: &[Setting], path: &str) -> (String, bool) {
+    let found = settings.iter().find(|setting| setting.path == path);
+    let found = found.unwrap_or_else(|| panic!("{path} is not shown in {settings:#?}"));
+    (found.value.clone(), found.is_default)
+}
+
+#[test]
+fn every_problem_of_a_gateway_file_is_told_at_once_with_its_place() {
+    let text = "\
+control:
+  lisen: 0.0.0.0:8123
+  tls: {cert: cert.pem}
+http:
+  - listen: 0.0.0.0
+  - listen: 127.0.0.1:8000
+    tls: {auto: {}, cert: cert.pem, key: key.pem}
+  - listen: 127.0.0.1:8000
+tokens:
+  - name: default
+    token: hunter2
+  - name: default
+    token: file:empty
+  - token: env:ADIT_TEST_NEVER_SET
+access:
+  allow: [10.0.0.0/33]
+  trusted_proxies: 10.0.0.1
+limits:
+  idle_timeout: 75
+  max_header_bytes: 64K
+  max_sessions: 0
+  max_headers:
+request_log: stdot
+log: {level: loud, format: [json]}
+drain_timeout: 0s
+";
+    assert_eq!(
+        gateway_problems(text),
+        [
+            "gateway.yaml:2:3: control.lisen is not a key; did you mean listen?",
+            "gateway.yaml:3:9: control.tls.cert is given without key; add key with the PEM file that belongs to it",
+            "gateway.yaml:5:13: http[0].listen: `0.0.0.0` is not an address; add the port, as in 0.0.0.0:8123",
+            "gateway.yaml:7:21: http[1].tls has both auto and files; keep either auto, or cert and key",
+            "gateway.yaml:8:13: http[2].listen is 127.0.0.1:8000 again; give each listener an address of its own",
+            "gateway.yaml:11:12: tokens[0].token: a secret does not belong in this file; put it into a file of its own \
+             and write file:/path, or env:NAME for an environment variable",
+            "gateway.yaml:13:12: tokens[1].token: file DIR/empty is empty: an empty secret would let everybody in; \
+             check that it is set and readable",
+            "gateway.yaml:14:5: tokens[2].name is missing; add `name:` with a name of letters, digits, `-`, `_` and `.`",
+            "gateway.yaml:14:12: tokens[2].token: variable ADIT_TEST_NEVER_SET is not set: no environment variable \
+             has this name, or its value is not UTF-8; check that it is set and readable",
+            "gateway.yaml:16:11: access.allow[0]: `10.0.0.0/33` is neither an address nor a network; write an IP \
+             address or a CIDR such as 203.0.113.7 or 10.0.0.0/8",
+            "gateway.yaml:17:20: access.trusted_proxies is text, not a list; put `- ` in front of each item",
+            "gateway.yaml:19:17: limits.idle_timeout: `75` is not a duration; write the unit as well: 75s",
+            "gateway.yaml:20:21: limits.max_header_bytes: `64K` is not a size; write a size such as 64KiB, 1MiB or a \
+             number of bytes, at least 1KiB",
+            "gateway.yaml:21:17: limits.max_sessions: `0` is not a number of at least 1; write a whole number from 1 on",
+            "gateway.yaml:22:14: limits.max_headers has no value; write a whole number from 1 on",
+            "gateway.yaml:23:14: request_log: `stdot` is not a place for a log; write off, stdout, stderr or the path \
+             of a file",
+            "gateway.yaml:24:14: log.level: `loud` is not one of the choices; write off, error, warn, info, debug or \
+             trace",
+            "gateway.yaml:24:28: log.format is a list; write text or json",
+            "error: gateway.yaml has 18 problems",
+        ]
+    );
+}
+
+#[test]
+fn every_problem_of_an_agent_file_is_told_at_once_with_its_place() {
+    let text = "\
+gateway:
+  url: ws://example.com
+  verify: token
+  ca: missing.pem
+token: file:token
+services:
+  - host: a..b
+    upstream: http://127.0.0.1:8080/path
+  - upstream: http://127.0.0.1:8080
+    browsing: true
+  - upstream: file:www
+    insecure_skip_verify: true
+    browsing: yes
+listen: nowhere
+extra: 1
+token: file:other
+";
+    assert_eq!(
+        agent_problems(text),
+        [
+            "agent.yaml:2:8: gateway.url: `ws://` would carry the session unencrypted; use wss://example.com; write \
+             wss://host:8123",
+            "agent.yaml:4:7: gateway.ca: cannot read DIR/missing.pem: No such file or directory (os error 2); check \
+             that it exists and that this user may read it",
+            "agent.yaml:7:11: services[0].host: each part between dots must have 1 to 63 characters; write \
+             example.com, *.example.com or \"*\"",
+            "agent.yaml:8:15: services[0].upstream: an upstream has no path: requests keep the path they came with; \
+             write http://host:port, https://host:port, unix:/path, file:/path or http_status:404",
+            "agent.yaml:10:5: services[1].browsing has no meaning for http://127.0.0.1:8080; remove it; it belongs to \
+             file: upstreams",
+            "agent.yaml:12:5: services[2].insecure_skip_verify has no meaning for file:DIR/www; remove it; it belongs \
+             to https: upstreams",
+            "agent.yaml:13:15: services[2].browsing: `yes` is neither true nor false; write true or false",
+            "agent.yaml:14:9: listen: `nowhere` is not an address; write an IP address and a port such as \
+             0.0.0.0:8123 or [::]:8123",
+            "agent.yaml:15:1: extra is not a key; the keys here are gateway, token, services, listen, log, \
+             drain_timeout",
+            "agent.yaml:16:1: token is given twice; the first is in line 5; keep one",
+            "error: agent.yaml has 10 problems",
+        ]
+    );
+}
+
+#[test]
+fn the_smallest_gateway_file_has_every_default_and_shows_it() {
+    let directory = directory();
+    let text = "tokens: [{name: default, token: file:token}]";
+    let loaded = parse("gateway.yaml", directory.path(), text, gateway::read).unwrap();
+    let config = &loaded.config.config;
+    assert_eq!(config.control.listen.to_string(), "0.0.0.0:8123");
+    assert_eq!(config.http[0].listen.to_string(), "0.0.0.0:8000");
+    assert!(matches!(config.control.tls, Tls::Auto { .. }) && config.http[0].tls.is_none());
+    assert!(config.tokens[0].key.is_token(b"s3cret-token"));
+    assert_eq!(format!("{:?}", config.limits), format!("{:?}", Limits::default()));
+    assert_eq!(
+        (config.drain_timeout, &loaded.config.request_log),
+        (Duration::from_secs(30), &LogTarget::Off)
+    );
+    assert_eq!(shown(&loaded.settings, "control.listen"), ("0.0.0.0:8123".into(), true));
+    assert_eq!(shown(&loaded.settings, "access.allow"), ("<everyone>".into(), true));
+    assert_eq!(shown(&loaded.settings, "limits.response_timeout"), ("5m".into(), true));
+    let redacted = format!("<redacted, from file:{}>", directory.path().join("token").display());
+    assert_eq!(shown(&loaded.settings, "tokens[0].token"), (redacted, false));
+    assert!(!format!("{loaded:?}").contains("s3cret"));
+    for row in
+        gateway::SECTIONS.iter().filter(|section| section.title == "limits").flat_map(|section| section.rows)
+    {
+        shown(&loaded.settings, &format!("limits.{}", row.name));
+    }
+}
+
+#[test]
+fn a_full_gateway_file_says_what_it_says() {
+    let directory = directory();
+    let text = "\
+control: {listen: '127.0.0.1:1', tls: {cert: cert.pem, key: key.pem}}
+http:
+  - {listen: 127.0.0.1:2, tls: {auto: {names: [example.com], directory: state}}}
+tokens: [{name: a, token: file:token}, {name: b, token: file:other}]
+access: {allow: [10.0.0.0/8, 192.0.2.1], trusted_proxies: []}
+limits: {max_header_bytes: 1MiB, idle_timeout: 1h30m}
+request_log: ./requests.log
+log: {level: debug, format: json}
+drain_timeout: 500ms
+";
+    let loaded = parse("gateway.yaml", directory.path(), text, gateway::read).unwrap();
+    let config = &loaded.config.config;
+    assert!(
+        matches!(&config.control.tls, Tls::Files { cert, .. } if *cert == directory.path().join("cert.pem"))
+    );
+    let state = directory.path().join("state");
+    assert!(
+        matches!(&config.http[0].tls, Some(Tls::Auto { names, directory: Some(kept) }) if *kept == state && names == &["example.com"])
+    );
+    assert_eq!(config.allow[1].to_string(), "192.0.2.1/32");
+    assert_eq!((config.limits.max_header_bytes, config.limits.idle_timeout.as_secs()), (1 << 20, 5_400));
+    assert_eq!(loaded.config.request_log, LogTarget::File(directory.path().join("./requests.log")));
+    assert_eq!(shown(&loaded.settings, "limits.max_header_bytes"), ("1MiB".into(), false));
+}
+
+#[test]
+fn directories_that_a_start_would_miss_are_told_by_a_check() {
+    let text = "tokens: [{name: a, token: file:token}]\nrequest_log: no/requests.log\n";
+    assert_eq!(
+        gateway_problems(text)[0],
+        "gateway.yaml:2:14: request_log: DIR/no is not a directory; make it, and let this user write there"
+    );
+    let text = "gateway: {url: wss://h}\ntoken: file:token\nservices: [{upstream: 'file:missing'}]\n";
+    assert_eq!(
+        agent_problems(text)[0],
+        "agent.yaml:3:23: services[0].upstream: DIR/missing is not a directory; name one that exists and that this \
+         user may read"
+    );
+}
+
+#[test]
+fn one_address_and_one_token_are_not_used_twice() {
+    let text = "\
+control: {listen: 127.0.0.1:1}
+http: [{listen: 127.0.0.1:1}]
+tokens: [{name: a, token: file:token}, {name: b, token: file:token}]
+";
+    assert_eq!(
+        gateway_problems(text),
+        [
+            "gateway.yaml:2:7: control and http both listen on 127.0.0.1:1; give one of them another port",
+            "gateway.yaml:3:57: tokens[1].token is the same as one above; make a token of its own for each name",
+            "error: gateway.yaml has 2 problems",
+        ]
+    );
+}
+
+#[test]
+fn an_agent_file_becomes_an_agents_configuration() {
+    let directory = directory();
+    let text = "\
+gateway: {url: 'tls://gateway.example', ca: cert.pem}
+token: file:token
+services:
+  - {host: a.example, upstream: https://h, insecure_skip_verify: true}
+  - {upstream: 'file:www', browsing: true}
+listen: localhost:9090
+";
+    let loaded = parse("agent.yaml", directory.path(), text, agent::read).unwrap();
+    let config = &loaded.config.config;
+    assert_eq!((config.gateway.port, config.gateway.transport), (8123, Transport::Tls));
+    assert_eq!(config.verify, Verify::Ca(directory.path().join("cert.pem")));
+    assert_eq!(config.services[0].upstream, Upstream::Https { host: "h".into(), port: 443, verify: false });
+    assert_eq!(
+        config.services[1].upstream,
+        Upstream::Files { root: directory.path().join("www"), browsing: true }
+    );
+    assert_eq!(config.services[1].host.to_string(), "*");
+    assert_eq!(config.listen.unwrap().to_string(), "127.0.0.1:9090");
+}
+
+#[test]
+fn what_contradicts_itself_in_an_agent_file_is_refused() {
+    let text = "\
+gateway: {url: tls://h, transport: websocket, verify: token, ca: cert.pem}
+token: file:token
+services: []
+";
+    assert_eq!(
+        agent_problems(text),
+        [
+            "agent.yaml:1:36: gateway.transport is websocket, but the url says tls://; write wss:// in the url, or \
+             leave transport out",
+            "agent.yaml:1:62: gateway.ca is used by no check; write `verify: system`, or leave ca out",
+            "agent.yaml:3:11: services is empty; at least one item is needed",
+            "error: agent.yaml has 3 problems",
+        ]
+    );
+}
+
+#[test]
+fn an_empty_file_is_told_what_it_needs() {
+    let problems = agent_problems("");
+    for needed in ["gateway is missing", "token is missing", "services is missing"] {
+        assert!(problems.iter().any(|line| line.contains(needed)), "{problems:?}");
+    }
+    assert!(gateway_problems("- a\n")[0].starts_with("gateway.yaml:1:1: the file is a list, not a map"));
+}

@@ -1,0 +1,48 @@
+//! The process log on standard error and the request log, as configured.
+
+use std::io::IsTerminal as _;
+
+use adit_telemetry::logs::{self, FlushGuard, LineWriter};
+
+use crate::config::env;
+use crate::config::values::{LogFormat, LogSettings, LogTarget};
+use crate::error::CliError;
+
+/// Starts logging on standard error. Dropping the guard writes out what is still waiting.
+///
+/// # Errors
+/// The writer's thread cannot be started.
+pub(crate) fn init(settings: LogSettings) -> Result<FlushGuard, CliError> {
+    let cannot = |cause: &dyn std::error::Error| CliError::failure("cannot start the log").caused_by(cause);
+    let (writer, guard) = LineWriter::stderr().map_err(|cause| cannot(&cause))?;
+    let format = match settings.format {
+        LogFormat::Text => logs::LogFormat::Text,
+        LogFormat::Json => logs::LogFormat::Json,
+    };
+    // https://no-color.org: set and not empty.
+    let wants_color = env::var("NO_COLOR").is_none_or(|value| value.is_empty());
+    let color = wants_color && std::io::stderr().is_terminal();
+    logs::init(format, settings.level.label(), writer, color).map_err(|cause| cannot(&cause))?;
+    Ok(guard)
+}
+
+/// A request log that is open, and what writes it out at the end.
+pub(crate) type RequestLog = (LineWriter, FlushGuard);
+
+/// Opens the request log.
+///
+/// # Errors
+/// The file cannot be opened, or the writer's thread not be started.
+pub(crate) fn request_log(target: &LogTarget) -> Result<Option<RequestLog>, CliError> {
+    let opened = match target {
+        LogTarget::Off => return Ok(None),
+        LogTarget::Stdout => LineWriter::stdout(),
+        LogTarget::Stderr => LineWriter::stderr(),
+        LogTarget::File(path) => LineWriter::file(path),
+    };
+    opened.map(Some).map_err(|cause| {
+        CliError::failure(format!("cannot open the request log {}", target.show()))
+            .caused_by(&cause)
+            .next("check that its directory exists and that this user may write there")
+    })
+}

@@ -1,0 +1,139 @@
+//! A running gateway or agent: start, say where, drain on the first signal, stop at once on the second.
+
+use std::process::ExitCode;
+
+use adit_agent::Agent;
+use adit_gateway::Gateway;
+use tracing::{error, info, warn};
+
+use crate::config::agent::AgentSettings;
+use crate::config::gateway::GatewaySettings;
+use crate::error::CliError;
+use crate::logging;
+use crate::signals::Signals;
+
+/// The exit code of a drain that had to cut flows.
+const CUT: u8 = 3;
+
+/// Runs a gateway until it is told to end.
+///
+/// # Errors
+/// It could not be started.
+pub(crate) async fn gateway(settings: GatewaySettings) -> Result<ExitCode, CliError> {
+    let GatewaySettings { mut config, request_log, log } = settings;
+    let _log = logging::init(log)?;
+    let (writer, _request_log) = logging::request_log(&request_log)?.unzip();
+    config.request_log = writer;
+    let mut signals = Signals::install()?;
+    let gateway = Gateway::start(config).await.map_err(|cause| gateway_failed(&cause))?;
+    info!(addr = %gateway.control_addr(), purpose = "control", "listening");
+    for addr in gateway.http_addrs() {
+        info!(%addr, purpose = "http", "listening");
+    }
+    let signal = signals.next().await;
+    info!(signal = signal.name(), "draining; a second signal stops at once");
+    Ok(ended(gateway.drain(), &mut signals).await)
+}
+
+/// Runs an agent until it is told to end.
+///
+/// # Errors
+/// It could not be started.
+pub(crate) async fn agent(settings: AgentSettings) -> Result<ExitCode, CliError> {
+    let AgentSettings { config, log } = settings;
+    let _log = logging::init(log)?;
+    let mut signals = Signals::install()?;
+    let gateway = config.gateway.to_string();
+    let agent = Agent::start(config).await.map_err(|cause| agent_failed(&cause))?;
+    if let Some(addr) = agent.listen_addr() {
+        info!(%addr, purpose = "metrics", "listening");
+    }
+    info!(%gateway, "connecting");
+    let signal = tokio::select! {
+        signal = signals.next() => signal,
+        refusal = agent.refused() => {
+            error!(%gateway, %refusal, "the gateway refuses this agent; still trying");
+            signals.next().await
+        }
+    };
+    info!(signal = signal.name(), "draining; a second signal stops at once");
+    Ok(ended(agent.drain(), &mut signals).await)
+}
+
+/// Waits for the drain or for whoever has no patience for it.
+pub(crate) async fn ended(drain: impl Future<Output = usize>, signals: &mut Signals) -> ExitCode {
+    tokio::select! {
+        cut = drain => match cut {
+            0 => {
+                info!("drained");
+                ExitCode::SUCCESS
+            }
+            cut => {
+                warn!(cut, "the drain timeout passed; flows were cut");
+                ExitCode::from(CUT)
+            }
+        },
+        signal = signals.next() => {
+            warn!(signal = signal.name(), "stopping at once");
+            ExitCode::from(signal.exit_code())
+        }
+    }
+}
+
+/// A gateway that did not start.
+pub(crate) fn gateway_failed(cause: &adit_gateway::StartError) -> CliError {
+    let next = match cause {
+        adit_gateway::StartError::Bind { source, .. } => bind_advice(source),
+        adit_gateway::StartError::Tls { .. } => {
+            "check the certificate and key files, and who may read them".to_owned()
+        }
+    };
+    CliError::failure("the gateway did not start").caused_by(cause).next(next)
+}
+
+/// An agent that did not start.
+pub(crate) fn agent_failed(cause: &adit_agent::StartError) -> CliError {
+    let error = CliError::failure("the agent did not start").caused_by(cause);
+    match cause {
+        adit_agent::StartError::Bind { source, .. } => error.next(bind_advice(source)),
+        adit_agent::StartError::Setup { .. } => error,
+    }
+}
+
+/// What to do about an address that cannot be bound.
+pub(crate) fn bind_advice(cause: &std::io::Error) -> String {
+    match cause.kind() {
+        std::io::ErrorKind::AddrInUse => "stop what uses this port, or choose another one".to_owned(),
+        std::io::ErrorKind::PermissionDenied => {
+            "use a port from 1024 on, or give the binary the right to small ones (CAP_NET_BIND_SERVICE)"
+                .to_owned()
+        }
+        std::io::ErrorKind::AddrNotAvailable => {
+            "use an address this machine has, or 0.0.0.0 for all of them".to_owned()
+        }
+        _ => "check the address".to_owned(),
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use crate::signals::Signal;
+
+    #[tokio::test]
+    async fn a_drain_ends_in_the_documented_exit_code() {
+        let mut signals = Signals::install().unwrap();
+        assert_eq!(ended(std::future::ready(0), &mut signals).await, ExitCode::SUCCESS);
+        assert_eq!(ended(std::future::ready(2), &mut signals).await, ExitCode::from(3));
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
+        assert_eq!(ended(std::future::pending(), &mut signals).await, ExitCode::from(143));
+        assert_eq!(Signal::Interrupt.exit_code(), 130);
+    }
+
+    #[test]
+    fn advice_fits_the_cause() {
+        let advice = |kind| bind_advice(&std::io::Error::from(kind));
+        assert!(advice(std::io::ErrorKind::AddrInUse).contains("choose another"));
+        assert!(advice(std::io::ErrorKind::PermissionDenied).contains("1024"));
+    }
+}

@@ -24,6 +24,8 @@ pub struct Config {
     pub listen: Option<SocketAddr>,
     /// How long open streams may go on after a drain was asked for.
     pub drain_timeout: Duration,
+    /// The commit this was built from, for metrics.
+    pub revision: &'static str,
 }
 
 /// One offered service.
@@ -76,7 +78,11 @@ impl fmt::Display for Upstream {
             Self::Files { root, browsing: _ } => return write!(f, "file:{}", root.display()),
             Self::Status(code) => return write!(f, "http_status:{code}"),
         };
-        if host.contains(':') { write!(f, "{scheme}://[{host}]:{port}") } else { write!(f, "{scheme}://{host}:{port}") }
+        if host.contains(':') {
+            write!(f, "{scheme}://[{host}]:{port}")
+        } else {
+            write!(f, "{scheme}://{host}:{port}")
+        }
     }
 }
 
@@ -112,7 +118,8 @@ fn host_port(text: &str, default_port: u16) -> Result<(String, u16), UrlError> {
     if host.is_empty() {
         return Err(UrlError("the host is missing".into()));
     }
-    if host.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '@' | '/' | '?' | '#' | '\\')) {
+    if host.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '@' | '/' | '?' | '#' | '\\'))
+    {
         return Err(UrlError(format!("`{host}` is not a host name or address")));
     }
     Ok((host.to_owned(), port))
@@ -261,7 +268,10 @@ mod tests {
         }
         assert_eq!("localhost:3000".parse::<Upstream>().unwrap().to_string(), "http://localhost:3000");
         assert_eq!(":3000".parse::<Upstream>().unwrap().to_string(), "http://127.0.0.1:3000");
-        assert_eq!("https://example.com/".parse::<Upstream>().unwrap().to_string(), "https://example.com:443");
+        assert_eq!(
+            "https://example.com/".parse::<Upstream>().unwrap().to_string(),
+            "https://example.com:443"
+        );
         assert_eq!("file:///srv".parse::<Upstream>().unwrap().to_string(), "file:/srv");
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use adit_proto::reason::Reason;
+use adit_telemetry::families::{Described, family, help};
 use adit_telemetry::metrics::Metrics;
 use adit_telemetry::{process, runtime};
 use adit_tunnel::relay::Meter;
@@ -12,74 +13,47 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
-/// One metric family as it is documented.
-#[derive(Debug, Clone, Copy)]
-pub struct Described {
-    /// The name as it is scraped.
-    pub name: &'static str,
-    /// Its type.
-    pub kind: &'static str,
-    /// Its labels, comma separated.
-    pub labels: &'static str,
-    /// What it means.
-    pub help: &'static str,
-}
-
 /// Every family an agent adds to the process and runtime ones, for the reference page.
 pub const FAMILIES: &[Described] = &[
-    Described {
-        name: "adit_agent_session_up",
-        kind: "gauge",
-        labels: "",
-        help: "1 while a session to the gateway stands",
-    },
-    Described {
-        name: "adit_agent_connects_total",
-        kind: "counter",
-        labels: "result",
-        help: "Attempts to open a session to the gateway, by how they ended: ok, or a reason",
-    },
-    Described {
-        name: "adit_agent_sessions_ended_total",
-        kind: "counter",
-        labels: "reason",
-        help: "Sessions that ended after they stood, by reason",
-    },
-    Described {
-        name: "adit_agent_last_connected_timestamp_seconds",
-        kind: "gauge",
-        labels: "",
-        help: "When the newest session was opened, in seconds since 1970",
-    },
-    Described {
-        name: "adit_agent_round_trip_seconds",
-        kind: "gauge",
-        labels: "",
-        help: "Round trip time to the gateway when it was last measured, 0 while unknown",
-    },
-    Described {
-        name: "adit_agent_streams",
-        kind: "gauge",
-        labels: "service",
-        help: "Streams open now, by service",
-    },
-    Described {
-        name: "adit_agent_streams_ended_total",
-        kind: "counter",
-        labels: "service,reason",
-        help: "Streams that ended, by service and reason",
-    },
-    Described {
-        name: "adit_agent_bytes_total",
-        kind: "counter",
-        labels: "service,direction",
-        help: "Bytes moved as they move, by service and direction (in: to the upstream, out: from it)",
-    },
+    family("adit_agent_session_up", "gauge", "", "1 while a session to the gateway stands"),
+    family(
+        "adit_agent_connects_total",
+        "counter",
+        "result",
+        "Attempts to open a session to the gateway, by how they ended: ok, or a reason",
+    ),
+    family(
+        "adit_agent_sessions_ended_total",
+        "counter",
+        "reason",
+        "Sessions that ended after they stood, by reason",
+    ),
+    family(
+        "adit_agent_last_connected_timestamp_seconds",
+        "gauge",
+        "",
+        "When the newest session was opened, in seconds since 1970",
+    ),
+    family(
+        "adit_agent_round_trip_seconds",
+        "gauge",
+        "",
+        "Round trip time to the gateway when it was last measured, 0 while unknown",
+    ),
+    family("adit_agent_streams", "gauge", "service", "Streams open now, by service"),
+    family(
+        "adit_agent_streams_ended_total",
+        "counter",
+        "service,reason",
+        "Streams that ended, by service and reason",
+    ),
+    family(
+        "adit_agent_bytes_total",
+        "counter",
+        "service,direction",
+        "Bytes moved as they move, by service and direction (in: to the upstream, out: from it)",
+    ),
 ];
-
-fn help(name: &str) -> &'static str {
-    FAMILIES.iter().find(|family| family.name == name).map_or("", |family| family.help)
-}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByService {
@@ -123,7 +97,7 @@ pub(crate) struct Observe {
 }
 
 impl Observe {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(revision: &'static str) -> Self {
         let observe = Self {
             metrics: Metrics::new(),
             up: Gauge::default(),
@@ -136,14 +110,14 @@ impl Observe {
             bytes: Family::default(),
         };
         let metrics = &observe.metrics;
-        let add = |name: &str, metric: Box<dyn FnOnce(&str, &str)>| {
-            metric(name.strip_suffix("_total").unwrap_or(name), help(name));
-        };
         macro_rules! add {
-            ($name:literal, $metric:expr) => {{
-                let (metrics, metric) = (metrics.clone(), $metric.clone());
-                add($name, Box::new(move |name, help| metrics.register(name, help, metric)));
-            }};
+            ($name:literal, $metric:expr) => {
+                metrics.register(
+                    $name.strip_suffix("_total").unwrap_or($name),
+                    help(FAMILIES, $name),
+                    $metric.clone(),
+                )
+            };
         }
         add!("adit_agent_session_up", observe.up);
         add!("adit_agent_connects_total", observe.connects);
@@ -154,7 +128,7 @@ impl Observe {
         add!("adit_agent_streams_ended_total", observe.streams_ended);
         add!("adit_agent_bytes_total", observe.bytes);
         process::register(metrics);
-        process::register_build_info(metrics, env!("CARGO_PKG_VERSION"), "unknown");
+        process::register_build_info(metrics, env!("CARGO_PKG_VERSION"), revision);
         runtime::register(metrics, tokio::runtime::Handle::current());
         observe
     }

@@ -75,7 +75,7 @@ impl Agent {
     /// [`StartError`] when something it was told to use cannot be used.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let (scope, streams) = (Scope::new(), Scope::new());
-        let observe = Observe::new();
+        let observe = Observe::new(config.revision);
         let exposed = Exposed::prepare(&config.services, &observe, streams.clone())
             .map_err(|(what, source)| StartError::setup(what, source))?;
         let trust = match &config.verify {
@@ -209,7 +209,11 @@ async fn serve_metrics(listener: TcpListener, observe: Observe, state: watch::Re
     }
 }
 
-fn answer<B>(request: &Request<B>, observe: &Observe, state: &watch::Receiver<State>) -> Response<Full<Bytes>> {
+fn answer<B>(
+    request: &Request<B>,
+    observe: &Observe,
+    state: &watch::Receiver<State>,
+) -> Response<Full<Bytes>> {
     let connected = matches!(*state.borrow(), State::Connected(_));
     let (status, content_type, body) = match request.uri().path() {
         "/metrics" => {

@@ -62,22 +62,20 @@ impl Target {
             Upstream::Http { host, port } => Self::Tcp { host: host.as_str().into(), port: *port },
             Upstream::Https { host, port, verify } => {
                 let trust = if *verify { Trust::System } else { Trust::Anyone };
-                let name = ServerName::try_from(host.clone())
-                    .map_err(|_invalid| TargetError::Name(host.clone()))?;
+                let name =
+                    ServerName::try_from(host.clone()).map_err(|_invalid| TargetError::Name(host.clone()))?;
                 let connector = TlsConnector::from(tls::upstream_client(&trust)?);
                 Self::Tls { host: host.as_str().into(), port: *port, name, connector }
             }
             Upstream::Unix(path) => Self::Unix(path.as_path().into()),
             Upstream::Files { root, browsing } => {
-                let files = Files::open(root, *browsing).map_err(|source| TargetError::Directory {
-                    path: root.display().to_string(),
-                    source,
-                })?;
+                let files = Files::open(root, *browsing)
+                    .map_err(|source| TargetError::Directory { path: root.display().to_string(), source })?;
                 Self::Files(files)
             }
-            Upstream::Status(code) => Self::Status(
-                StatusCode::from_u16(*code).map_err(|_invalid| TargetError::Status(*code))?,
-            ),
+            Upstream::Status(code) => {
+                Self::Status(StatusCode::from_u16(*code).map_err(|_invalid| TargetError::Status(*code))?)
+            }
         })
     }
 
@@ -134,8 +132,10 @@ fn connect_reason(error: &io::Error) -> Reason {
 }
 
 fn fixed(status: StatusCode) -> Response<files::Body> {
-    let text = format!("{} {}\n", status.as_u16(), status.canonical_reason().unwrap_or("")).trim_end().to_owned();
-    let empty = matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED);
+    let text =
+        format!("{} {}\n", status.as_u16(), status.canonical_reason().unwrap_or("")).trim_end().to_owned();
+    let empty =
+        matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED);
     let body = if empty { Bytes::new() } else { Bytes::from(text + "\n") };
     let mut response = Response::new(Full::new(body).map_err(|never| match never {}).boxed());
     *response.status_mut() = status;

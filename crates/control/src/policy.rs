@@ -59,7 +59,8 @@ mod tests {
     use crate::snapshot::{Rules, Snapshots};
 
     fn decide(allow: &[&str], address: &str) -> Result<Permit, Denial> {
-        let rules = Rules { allow: allow.iter().map(|net| net.parse().unwrap()).collect(), ..Rules::default() };
+        let rules =
+            Rules { allow: allow.iter().map(|net| net.parse().unwrap()).collect(), ..Rules::default() };
         let subject = Subject { address: address.parse().unwrap() };
         authorize(&Snapshots::new(rules).current(), &subject, &HostPattern::Any)
     }
@@ -68,7 +69,10 @@ mod tests {
     fn without_rules_everybody_may_and_with_rules_only_those_named() {
         assert!(decide(&[], "203.0.113.9").is_ok());
         assert!(decide(&["203.0.113.0/24"], "203.0.113.9").is_ok());
-        assert_eq!(decide(&["203.0.113.0/24"], "198.51.100.1"), Err(Denial { reason: Reason::AddressDenied }));
+        assert_eq!(
+            decide(&["203.0.113.0/24"], "198.51.100.1"),
+            Err(Denial { reason: Reason::AddressDenied })
+        );
         assert!(decide(&["2001:db8::/32"], "2001:db8::1").is_ok());
         assert!(decide(&["2001:db8::/32"], "203.0.113.9").is_err());
     }

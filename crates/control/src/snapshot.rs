@@ -81,7 +81,8 @@ impl Snapshots {
 
     /// Makes these rules the newest snapshot.
     pub fn publish(&self, rules: Rules) {
-        self.current.rcu(|old| Snapshot { generation: Generation(old.generation.0 + 1), rules: rules.clone() });
+        self.current
+            .rcu(|old| Snapshot { generation: Generation(old.generation.0 + 1), rules: rules.clone() });
     }
 }
 

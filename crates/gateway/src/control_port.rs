@@ -159,12 +159,16 @@ impl ControlPort {
                 }
             }
             proved.ok_or_else(|| {
-                (Reason::Unauthorized, "the token is wrong; agent and gateway must be given the same one".to_owned())
+                (
+                    Reason::Unauthorized,
+                    "the token is wrong; agent and gateway must be given the same one".to_owned(),
+                )
             })
         };
         let verdict = known.and_then(|token| {
             let version = hello.agree_version().ok_or_else(|| {
-                let text = "this agent's release is too different from the gateway's; upgrade the older of the two";
+                let text =
+                    "this agent's release is too different from the gateway's; upgrade the older of the two";
                 (Reason::ProtocolError, text.to_owned())
             })?;
             if hello.offers.is_empty() {
@@ -179,7 +183,8 @@ impl ControlPort {
             Ok((token, version, arrival)) => {
                 self.observe.control_request(101, "/connect");
                 let welcomed =
-                    handshake::welcome(io, version, env!("CARGO_PKG_VERSION"), &token.key, &caller.exporter).await;
+                    handshake::welcome(io, version, env!("CARGO_PKG_VERSION"), &token.key, &caller.exporter)
+                        .await;
                 welcomed.ok().map(|()| arrival)
             }
             Err((reason, message)) => {

@@ -93,10 +93,12 @@ where
     let limits = &serving.plane.limits;
     let (is_http2, first) = match accepted.is_http2 {
         Some(is_http2) => (is_http2, Bytes::new()),
-        None => match tokio::time::timeout(limits.idle_timeout, sniff(&mut io, limits.header_timeout)).await {
-            Ok(Ok(sniffed)) => sniffed,
-            Ok(Err(_)) | Err(_) => return,
-        },
+        None => {
+            match tokio::time::timeout(limits.idle_timeout, sniff(&mut io, limits.header_timeout)).await {
+                Ok(Ok(sniffed)) => sniffed,
+                Ok(Err(_)) | Err(_) => return,
+            }
+        }
     };
     let io = Prefixed { first, io };
     if is_http2 {
@@ -133,7 +135,8 @@ where
 {
     let Accepted { peer, scheme, is_http2: _ } = accepted;
     let observe = serving.plane.observe.clone();
-    let on_refusal = Box::new(move |refused: &guard::Refusal| observe.head_refused(refused.reason, peer.ip()));
+    let on_refusal =
+        Box::new(move |refused: &guard::Refusal| observe.head_refused(refused.reason, peer.ip()));
     let (guarded, handle) = guard::Guard::new(io, Arc::clone(&serving.guard), on_refusal);
     let connection = Connection { peer, scheme, guard: Some(handle) };
     let service = service_fn(|request| {
@@ -266,7 +269,11 @@ struct Prefixed<IO> {
 }
 
 impl<IO: AsyncRead + Unpin> AsyncRead for Prefixed<IO> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.first.is_empty() {
             return Pin::new(&mut self.io).poll_read(cx, buf);
         }

@@ -44,7 +44,10 @@ mod tests {
     use super::*;
 
     fn address(trusted: &[&str], peer: &str, forwarded: &[&str]) -> String {
-        let rules = Rules { trusted_proxies: trusted.iter().map(|n| n.parse().unwrap()).collect(), ..Rules::default() };
+        let rules = Rules {
+            trusted_proxies: trusted.iter().map(|n| n.parse().unwrap()).collect(),
+            ..Rules::default()
+        };
         let mut headers = HeaderMap::new();
         for value in forwarded {
             headers.append("x-forwarded-for", value.parse().unwrap());
@@ -62,7 +65,10 @@ mod tests {
     fn a_chain_of_trusted_proxies_is_walked_to_the_first_stranger() {
         let trusted = &["192.0.2.0/24"];
         assert_eq!(address(trusted, "192.0.2.1", &["203.0.113.5, 198.51.100.7, 192.0.2.2"]), "198.51.100.7");
-        assert_eq!(address(trusted, "192.0.2.1", &["203.0.113.5", "198.51.100.7:443", "192.0.2.2"]), "198.51.100.7");
+        assert_eq!(
+            address(trusted, "192.0.2.1", &["203.0.113.5", "198.51.100.7:443", "192.0.2.2"]),
+            "198.51.100.7"
+        );
         assert_eq!(address(trusted, "192.0.2.1", &["198.51.100.7, garbage"]), "192.0.2.1");
         assert_eq!(address(trusted, "192.0.2.1", &["[2001:db8::1]"]), "2001:db8::1");
         assert_eq!(address(trusted, "192.0.2.1", &[]), "192.0.2.1");

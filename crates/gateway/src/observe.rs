@@ -26,7 +26,7 @@ use crate::http::guard::GuardHandle;
 use crate::sessions::Service;
 
 mod families;
-pub use families::{Described, FAMILIES};
+pub use families::FAMILIES;
 
 /// Upper bounds of the request duration histogram, in seconds. Few, because every service, method and status has
 /// its own set.
@@ -402,7 +402,8 @@ impl Record {
     /// Bytes towards the client, as they move.
     pub(crate) fn bytes_out(&mut self, bytes: u64) {
         self.bytes_out += bytes;
-        let counters = self.service.as_ref().map_or(&self.observe.inner.unrouted, |service| &service.counters);
+        let counters =
+            self.service.as_ref().map_or(&self.observe.inner.unrouted, |service| &service.counters);
         counters.inner.bytes_out.inc_by(bytes);
     }
 

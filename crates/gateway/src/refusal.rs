@@ -81,7 +81,9 @@ impl Refusal {
         match self.reason.fault() {
             Fault::Client => "Check the address and the request.",
             Fault::Policy => "Ask whoever runs this gateway for access.",
-            Fault::Agent => "The gateway works; the agent in front of the service must come back. Try again soon.",
+            Fault::Agent => {
+                "The gateway works; the agent in front of the service must come back. Try again soon."
+            }
             Fault::Upstream => "The gateway and the agent work; the service behind them must be looked at.",
             Fault::Gateway | Fault::Nobody => "Try again soon.",
         }
@@ -146,11 +148,8 @@ pub(crate) fn raw_answer(refused: guard::Refusal) -> Bytes {
     let refusal = Refusal::new(refused.reason, refused.detail);
     let page = refusal.page(Form::Text);
     let status = refusal.status();
-    let mut out = format!(
-        "HTTP/1.1 {} {}\r\n",
-        status.as_u16(),
-        status.canonical_reason().unwrap_or("Refused")
-    );
+    let mut out =
+        format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or("Refused"));
     for (name, value) in &refusal.headers(Form::Text) {
         out.push_str(name.as_str());
         out.push_str(": ");

@@ -23,7 +23,8 @@ pub(crate) fn host<B>(request: &Request<B>) -> Result<Option<Hostname>, Refusal>
     let field = match (fields.next(), fields.next()) {
         (None, _) => None,
         (Some(value), None) => Some(
-            Authority::try_from(value.as_bytes()).map_err(|_invalid| bad("The Host header is not a host name."))?,
+            Authority::try_from(value.as_bytes())
+                .map_err(|_invalid| bad("The Host header is not a host name."))?,
         ),
         (Some(_), Some(_)) => return Err(bad("The request has more than one Host header.")),
     };

@@ -97,7 +97,8 @@ impl Gateway {
         let sessions =
             Sessions::new(observe.clone(), config.limits.max_sessions, config.limits.max_idle_streams);
         let rules = Rules { allow: config.allow, trusted_proxies: config.trusted_proxies };
-        let (listeners, connections, flows, control) = (Scope::new(), Scope::new(), Scope::new(), Scope::new());
+        let (listeners, connections, flows, control) =
+            (Scope::new(), Scope::new(), Scope::new(), Scope::new());
         let slots = Arc::new(Semaphore::new(config.limits.max_connections));
         let penalties = ControlPort::penalties(config.limits.max_auth_failures);
         let plane = Arc::new(DataPlane {
@@ -124,8 +125,10 @@ impl Gateway {
         control.spawn("pool sweeper", sweep(Arc::clone(&sessions)));
         let http_addrs = publics.iter().map(|(_, addr, _)| *addr).collect();
         for (bound, _, tls) in publics {
-            listeners
-                .spawn("public listener", listener::run(bound, tls, Arc::clone(&slots), Arc::clone(&serving)));
+            listeners.spawn(
+                "public listener",
+                listener::run(bound, tls, Arc::clone(&slots), Arc::clone(&serving)),
+            );
         }
         Ok(Self {
             control_addr,

@@ -164,7 +164,11 @@ impl Sessions {
 
     /// For a while after the start, agents of the gateway's former life are on their way back. Waits for a service
     /// until that while is over. Cancel safe.
-    pub(crate) async fn wait_for_service(&self, host: Option<&Hostname>, grace: Duration) -> Option<Arc<Service>> {
+    pub(crate) async fn wait_for_service(
+        &self,
+        host: Option<&Hostname>,
+        grace: Duration,
+    ) -> Option<Arc<Service>> {
         let deadline = self.started + grace;
         let mut appeared = self.appeared.subscribe();
         loop {
@@ -188,10 +192,9 @@ impl Sessions {
                 Reason::Unauthorized,
                 "this instance id belongs to a session of another token".to_owned(),
             )),
-            Some(known) if known.generation >= arrival.hello.generation => Err((
-                Reason::Replaced,
-                "a newer session of the same agent is connected already".to_owned(),
-            )),
+            Some(known) if known.generation >= arrival.hello.generation => {
+                Err((Reason::Replaced, "a newer session of the same agent is connected already".to_owned()))
+            }
             None if agents.len() >= self.max => {
                 Err((Reason::Overloaded, format!("the gateway holds {} sessions already", self.max)))
             }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use adit_tunnel::tls::provider;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose,
 };
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject as _;
@@ -144,7 +144,8 @@ fn kept_authority(directory: &Path) -> Result<(String, KeyPair), StartError> {
     let cannot = |what: &str, path: &Path| failed(format!("cannot {what} {}", path.display()));
     if key_path.exists() {
         let pem = fs::read_to_string(&key_path).map_err(cannot("read", &key_path))?;
-        let key = KeyPair::from_pem(&pem).map_err(failed(format!("cannot use the key in {}", key_path.display())))?;
+        let key = KeyPair::from_pem(&pem)
+            .map_err(failed(format!("cannot use the key in {}", key_path.display())))?;
         let cert = fs::read_to_string(&cert_path).map_err(cannot("read", &cert_path))?;
         return Ok((cert, key));
     }

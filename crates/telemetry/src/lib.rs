@@ -11,6 +11,7 @@
 pub mod metrics;
 
 pub mod exposition;
+pub mod families;
 
 pub mod labels;
 

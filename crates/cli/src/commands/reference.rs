@@ -25,7 +25,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
         ("cli.md", reference::cli(crate::cli::Cli::command())),
         ("configuration.md", reference::configuration()),
         ("refusals.md", reference::refusals()),
-        ("metrics.md", reference::metrics(reference::METRICS)),
+        ("metrics.md", reference::metrics()),
     ];
     std::fs::create_dir_all(&args.out).map_err(|cause| {
         CliError::failure(format!("cannot make {}", args.out.display())).caused_by(&cause)

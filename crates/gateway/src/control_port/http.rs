@@ -249,14 +249,16 @@ fn upgrade(
     caller: &Caller,
     port: &Arc<ControlPort>,
 ) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>> {
-    let key = websocket_key(request.headers()).filter(|_| request.method() == Method::GET).ok_or_else(|| {
-        let mut response = plain(StatusCode::UPGRADE_REQUIRED, TEXT, "this is where agents connect by WebSocket\n");
-        let headers = response.headers_mut();
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-        response
-    })?;
+    let key =
+        websocket_key(request.headers()).filter(|_| request.method() == Method::GET).ok_or_else(|| {
+            let mut response =
+                plain(StatusCode::UPGRADE_REQUIRED, TEXT, "this is where agents connect by WebSocket\n");
+            let headers = response.headers_mut();
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            response
+        })?;
     let mut hash = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
     hash.update(&key);
     hash.update(WEBSOCKET_GUID);

@@ -109,7 +109,10 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let Self { source, hold } = &mut *self;
         let Some((incoming, progress)) = source else { return Poll::Ready(None) };
         ready!(Self::poll_hold(hold, progress, cx));
@@ -198,7 +201,12 @@ impl ResponseBody {
     }
 
     /// What the upstream sends.
-    pub(crate) fn upstream(incoming: Incoming, lease: Lease, progress: Arc<Progress>, record: Record) -> Self {
+    pub(crate) fn upstream(
+        incoming: Incoming,
+        lease: Lease,
+        progress: Arc<Progress>,
+        record: Record,
+    ) -> Self {
         let mut upstream = Box::new(Upstream { incoming, lease: Some(lease), progress, record });
         if upstream.incoming.is_end_stream() {
             upstream.complete();
@@ -285,7 +293,9 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::None => SizeHint::with_exact(0),
-            Kind::Page { page, .. } => SizeHint::with_exact(page.as_ref().map_or(0, |page| page.len() as u64)),
+            Kind::Page { page, .. } => {
+                SizeHint::with_exact(page.as_ref().map_or(0, |page| page.len() as u64))
+            }
             Kind::Upstream(upstream) => upstream.incoming.size_hint(),
         }
     }

@@ -20,8 +20,11 @@ const HOP_BY_HOP: [HeaderName; 7] = [
     HeaderName::from_static("http2-settings"),
 ];
 /// Credentials and challenges for a proxy concern nobody behind it.
-const PROXY: [HeaderName; 3] =
-    [header::PROXY_AUTHORIZATION, header::PROXY_AUTHENTICATE, HeaderName::from_static("proxy-authentication-info")];
+const PROXY: [HeaderName; 3] = [
+    header::PROXY_AUTHORIZATION,
+    header::PROXY_AUTHENTICATE,
+    HeaderName::from_static("proxy-authentication-info"),
+];
 /// Claims about the client that only a trusted proxy may make.
 const FORWARDING: [&str; 3] = ["forwarded", "x-real-ip", "true-client-ip"];
 
@@ -60,7 +63,10 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
             names(headers, &header::CONNECTION).filter_map(|name| name.parse().ok()).collect();
         for name in nominated {
             // What routing and framing rest on cannot be nominated away.
-            if !matches!(name, header::HOST | header::CONTENT_LENGTH | header::CONTENT_TYPE | header::AUTHORIZATION) {
+            if !matches!(
+                name,
+                header::HOST | header::CONTENT_LENGTH | header::CONTENT_TYPE | header::AUTHORIZATION
+            ) {
                 headers.remove(name);
             }
         }
@@ -121,7 +127,9 @@ fn host_value<B>(request: &Request<B>) -> Result<Option<HeaderValue>, Refusal> {
 fn target(method: &Method, uri: &Uri) -> Result<Uri, Refusal> {
     let path = match uri.path_and_query() {
         // `OPTIONS http://host` without a path means the server as a whole (RFC 9112 §3.2.4).
-        Some(path) if method == Method::OPTIONS && uri.authority().is_some() && path.as_str() == "/" => path.clone(),
+        Some(path) if method == Method::OPTIONS && uri.authority().is_some() && path.as_str() == "/" => {
+            path.clone()
+        }
         Some(path) => path.clone(),
         None => PathAndQuery::from_static("/"),
     };
@@ -166,7 +174,8 @@ fn set_forwarding(headers: &mut HeaderMap, client: &Client<'_>) {
     const XFP: HeaderName = HeaderName::from_static("x-forwarded-proto");
     const XFH: HeaderName = HeaderName::from_static("x-forwarded-host");
     if !client.trusted {
-        let claims: Vec<HeaderName> = headers.keys().filter(|name| is_forwarding(name.as_str())).cloned().collect();
+        let claims: Vec<HeaderName> =
+            headers.keys().filter(|name| is_forwarding(name.as_str())).cloned().collect();
         for name in claims {
             headers.remove(name);
         }
@@ -303,18 +312,22 @@ mod tests {
             ("http://a.example", "/"),
             ("/?", "/?"),
         ] {
-            let request = rewritten(Request::builder().uri(from).header("host", "a.example").body(()).unwrap(), false);
+            let request =
+                rewritten(Request::builder().uri(from).header("host", "a.example").body(()).unwrap(), false);
             assert_eq!(request.uri().to_string(), to);
         }
-        let request =
-            rewritten(Request::builder().method("OPTIONS").uri("*").header("host", "a").body(()).unwrap(), false);
+        let request = rewritten(
+            Request::builder().method("OPTIONS").uri("*").header("host", "a").body(()).unwrap(),
+            false,
+        );
         assert_eq!(request.uri().to_string(), "*");
     }
 
     #[test]
     fn only_upgrades_that_leave_http_are_passed_on() {
         let wants = |upgrade: &str| {
-            let request = Request::builder().header("connection", "keep-alive, Upgrade").header("upgrade", upgrade);
+            let request =
+                Request::builder().header("connection", "keep-alive, Upgrade").header("upgrade", upgrade);
             wants_upgrade(&request.body(()).unwrap())
         };
         assert!(wants("websocket"));

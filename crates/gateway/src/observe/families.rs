@@ -1,26 +1,10 @@
 //! Names, types, labels and meanings of every family, in one table: registered from here and documented from here.
 
+use adit_telemetry::families::{Described, family, help};
 use adit_telemetry::logs::register_log_metrics;
 use adit_telemetry::{process, runtime};
 
 use super::Inner;
-
-/// One metric family as it is documented.
-#[derive(Debug, Clone, Copy)]
-pub struct Described {
-    /// The name as it is scraped.
-    pub name: &'static str,
-    /// Its type.
-    pub kind: &'static str,
-    /// Its labels, comma separated.
-    pub labels: &'static str,
-    /// What it means.
-    pub help: &'static str,
-}
-
-const fn family(name: &'static str, kind: &'static str, labels: &'static str, help: &'static str) -> Described {
-    Described { name, kind, labels, help }
-}
 
 /// Every family a gateway adds to the process and runtime ones.
 pub const FAMILIES: &[Described] = &[
@@ -73,16 +57,16 @@ pub const FAMILIES: &[Described] = &[
     ),
 ];
 
-fn help(name: &str) -> &'static str {
-    FAMILIES.iter().find(|family| family.name == name).map_or("", |family| family.help)
-}
-
 /// Registers everything; the names are those of the table.
 pub(super) fn register(inner: &Inner, revision: &'static str) {
     let metrics = &inner.metrics;
     macro_rules! add {
         ($name:literal, $metric:expr) => {
-            metrics.register($name.strip_suffix("_total").unwrap_or($name), help($name), $metric.clone())
+            metrics.register(
+                $name.strip_suffix("_total").unwrap_or($name),
+                help(FAMILIES, $name),
+                $metric.clone(),
+            )
         };
     }
     add!("http_controlplane_connected_gauge", inner.connected);

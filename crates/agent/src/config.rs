@@ -99,7 +99,7 @@ fn host_port(text: &str, default_port: u16) -> Result<(String, u16), UrlError> {
         inside
             .parse::<std::net::Ipv6Addr>()
             .map_err(|_not_ipv6| UrlError(format!("`{inside}` is not an IPv6 address")))?;
-        (inside, after.strip_prefix(':').or(after.is_empty().then_some("")))
+        (inside, if after.is_empty() { Some("") } else { after.strip_prefix(':') })
     } else {
         match text.split_once(':') {
             Some((host, port)) => (host, Some(port)),

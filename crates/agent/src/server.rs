@@ -184,6 +184,7 @@ impl Agent {
     }
 }
 
+#[expect(clippy::infinite_loop, reason = "ends with its scope")]
 async fn serve_metrics(listener: TcpListener, observe: Observe, state: watch::Receiver<State>, scope: Scope) {
     loop {
         let Ok((tcp, _)) = listener.accept().await else {

@@ -77,6 +77,10 @@ impl Gateway {
     ///
     /// # Errors
     /// [`StartError`] when a listener cannot be bound or a certificate not be had.
+    #[expect(
+        clippy::unused_async,
+        reason = "a runtime is needed, and stores and certificates will be awaited"
+    )]
     pub async fn start(config: Config) -> Result<Self, StartError> {
         // Everything that can fail comes first.
         let control_identity = Identity::load(&config.control.tls)?;
@@ -199,6 +203,7 @@ fn bind(purpose: &'static str, addr: SocketAddr) -> Result<(TcpListener, SocketA
     Ok((listener, bound))
 }
 
+#[expect(clippy::infinite_loop, reason = "ends with its scope")]
 async fn sweep(sessions: Arc<Sessions>) {
     let mut tick = tokio::time::interval(SWEEP);
     loop {

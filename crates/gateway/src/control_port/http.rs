@@ -179,6 +179,7 @@ fn protected<B>(
     response
 }
 
+#[expect(clippy::result_large_err, reason = "both are answers; the error is the shorter path")]
 fn authenticate<'a, B>(
     request: &Request<B>,
     caller: &Caller,
@@ -244,6 +245,7 @@ impl ControlPort {
 }
 
 /// Agrees to a WebSocket (RFC 6455 §4.2) and opens a session on it.
+#[expect(clippy::result_large_err, reason = "both are answers; the error is the shorter path")]
 fn upgrade(
     mut request: Request<Incoming>,
     caller: &Caller,

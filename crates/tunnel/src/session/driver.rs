@@ -35,6 +35,8 @@ struct Driver<IO> {
     /// An emptied buffer for the next round.
     spare: BytesMut,
     needs_flush: bool,
+    /// There is something to write, and everybody else who is ready has had a turn to add to it.
+    gathered: bool,
     keepalive: Keepalive,
     started: Instant,
 }
@@ -60,6 +62,7 @@ where
         output: BytesMut::new(),
         spare: BytesMut::new(),
         needs_flush: false,
+        gathered: false,
         keepalive: Keepalive::new(patience),
         started: Instant::now(),
     };
@@ -97,6 +100,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 Ok(more) => more,
                 Err(reason) => return Poll::Ready(End::Lost(reason)),
             };
+            if self.poll_gather(cx).is_pending() {
+                return Poll::Pending;
+            }
             if let Err(error) = self.poll_output(cx) {
                 tracing::debug!(%error, "session lost while writing");
                 return Poll::Ready(End::Lost(Reason::AgentLost));
@@ -176,6 +182,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.input.reserve(READ_SIZE);
         poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input)
+    }
+
+    /// Before a round is taken, yields once: tasks that are ready now add their frames to it, and one system call
+    /// and one TLS record carry them all. When nobody is ready this costs nothing but a second look.
+    fn poll_gather(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let gathered = std::mem::take(&mut self.gathered);
+        if gathered || !self.output.is_empty() || !self.shared.with(|mux, _| mux.has_output()) {
+            return Poll::Ready(());
+        }
+        self.gathered = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Writes until there is nothing more to write or the transport takes no more.

@@ -44,8 +44,10 @@ pub(crate) struct ControlPort {
     pub(crate) hostname: String,
     pub(crate) revision: &'static str,
     pub(crate) started: SystemTime,
-    /// Cancelled when a drain begins.
+    /// Cancelled when a drain begins: `/ready` says so.
     pub(crate) draining: Scope,
+    /// Cancelled at the end of a drain: connections that ask finish and close.
+    pub(crate) asking: Scope,
     /// Owner of connections and sessions.
     pub(crate) scope: Scope,
 }

@@ -66,10 +66,12 @@ pub struct Gateway {
     connections: Scope,
     /// Upstream connections and upgraded connections.
     flows: Scope,
-    /// The control port and the sessions.
+    /// The control port's connections and the sessions.
     control: Scope,
+    /// The control port's accept loop: it answers until everything public has ended.
+    asking: Scope,
     drain_timeout: Duration,
-    _abort: [DropGuard; 4],
+    _abort: [DropGuard; 5],
 }
 
 impl Gateway {
@@ -101,8 +103,8 @@ impl Gateway {
         let sessions =
             Sessions::new(observe.clone(), config.limits.max_sessions, config.limits.max_idle_streams);
         let rules = Rules { allow: config.allow, trusted_proxies: config.trusted_proxies };
-        let (listeners, connections, flows, control) =
-            (Scope::new(), Scope::new(), Scope::new(), Scope::new());
+        let (listeners, connections, flows, control, asking) =
+            (Scope::new(), Scope::new(), Scope::new(), Scope::new(), Scope::new());
         let slots = Arc::new(Semaphore::new(config.limits.max_connections));
         let penalties = ControlPort::penalties(config.limits.max_auth_failures);
         let plane = Arc::new(DataPlane {
@@ -123,10 +125,11 @@ impl Gateway {
             revision,
             started: SystemTime::now(),
             draining: serving.draining.clone(),
+            asking: asking.clone(),
             scope: control.clone(),
         });
-        control.spawn("control port", port.run(control_listener, control_tls));
-        control.spawn("pool sweeper", sweep(Arc::clone(&sessions)));
+        asking.spawn("control port", port.run(control_listener, control_tls));
+        asking.spawn("pool sweeper", sweep(Arc::clone(&sessions)));
         let http_addrs = publics.iter().map(|(_, addr, _)| *addr).collect();
         for (bound, _, tls) in publics {
             listeners.spawn(
@@ -141,11 +144,12 @@ impl Gateway {
             sessions,
             serving,
             drain_timeout: config.drain_timeout,
-            _abort: [&listeners, &connections, &flows, &control].map(Scope::cancel_on_drop),
+            _abort: [&listeners, &connections, &flows, &control, &asking].map(Scope::cancel_on_drop),
             listeners,
             connections,
             flows,
             control,
+            asking,
         })
     }
 
@@ -187,7 +191,9 @@ impl Gateway {
             agent.withdraw();
         }
         cut += self.flows.drain(deadline.saturating_duration_since(tokio::time::Instant::now())).await;
-        // 4. Agents are told, so that they look for another gateway or wait for this one.
+        // 4. Nobody can ask any longer, and no agent can come back to a gateway that is about to be gone.
+        self.asking.drain(Duration::ZERO).await;
+        // 5. Agents are told, so that they look for another gateway or wait for this one.
         for agent in self.sessions.list() {
             agent.session.close(Reason::Draining);
         }

@@ -36,7 +36,7 @@ pub(super) async fn serve<IO>(io: IO, caller: Caller, port: Arc<ControlPort>)
 where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let draining = port.draining.clone();
+    let asking = port.asking.clone();
     let peer = caller.peer;
     let service = service_fn(move |request| {
         let response = answer(request, &caller, &port);
@@ -51,7 +51,7 @@ where
     let mut served = pin!(served);
     let result = tokio::select! {
         result = served.as_mut() => result,
-        () = draining.cancelled() => {
+        () = asking.cancelled() => {
             served.as_mut().graceful_shutdown();
             served.await
         }

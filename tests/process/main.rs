@@ -1,1 +1,21 @@
-//! Tests.
+//! Promises about real processes: the real `adit`, clients that other people wrote, a real Prometheus.
+//!
+//! `cargo xtask e2e` builds the binary and runs these; `cargo xtask setup` installs the other programs.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "tests, and what tests stand on: a surprise ends the test with what is known about it"
+)]
+
+mod support;
+
+mod bulk;
+mod clients;
+
+mod drain;
+
+mod quickstart;
+mod readiness;
+mod walkthrough;

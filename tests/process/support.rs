@@ -1,0 +1,15 @@
+//! What the tests of real processes stand on.
+//!
+//! Reading order: [`process`] (an owned process and its output), [`world`] (gateways and agents from files),
+//! [`http`] (a plain client), [`upstream`] (services behind an agent), [`metrics`], [`wait`], [`secrets`].
+
+pub(crate) mod data;
+pub(crate) mod http;
+pub(crate) mod metrics;
+pub(crate) mod ports;
+pub(crate) mod process;
+pub(crate) mod secrets;
+pub(crate) mod tools;
+pub(crate) mod upstream;
+pub(crate) mod wait;
+pub(crate) mod world;

@@ -1,1 +1,13 @@
-//! Tests.
+//! What is promised to clients, upstreams and operators, each promise in one file, end to end in one process.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "all of this crate is tests, which clippy sees only in functions marked as such"
+)]
+
+mod aborts;
+mod retries;
+mod smuggling;
+mod smuggling_h2;
+mod upgrades;

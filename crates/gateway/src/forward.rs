@@ -109,6 +109,11 @@ pub(crate) async fn forward(
         match try_once(head.request(this_body, guard, &progress), lease, &progress, plane).await {
             Ok((response, lease)) => {
                 record.head_received();
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS && upgrade.is_none() {
+                    // Nobody asked for it, and what follows is not a response to anything.
+                    lease.watch.reset(Reason::UpstreamInvalid);
+                    return Err(Reason::UpstreamInvalid.into());
+                }
                 return Ok(Forwarded { response, lease, progress, upgrade });
             }
             Err(failure) => {
@@ -202,7 +207,7 @@ struct Failure {
     unsent: bool,
     /// Something of it may have reached the upstream.
     reached_upstream: bool,
-    /// The connection had served before and ended without an answer.
+    /// It ended without an answer, and had served before or was never said to be connected.
     was_stale: bool,
     /// The request's body, when it was not touched.
     body: Option<RequestBody>,
@@ -243,8 +248,9 @@ async fn try_once(
             Err(Failure {
                 reason,
                 unsent: returned.is_some(),
-                reached_upstream: lease.watch.is_opened() || lease.is_reused,
-                was_stale: lease.is_reused && matches!(reason, Reason::UpstreamClosed | Reason::AgentLost),
+                reached_upstream: lease.watch.is_opened() || lease.is_reused || !is_agents_word(reason),
+                was_stale: !lease.watch.is_opened()
+                    || lease.is_reused && matches!(reason, Reason::UpstreamClosed | Reason::AgentLost),
                 body: returned.map(Request::into_body),
             })
         }
@@ -273,6 +279,21 @@ fn failure_reason(error: &hyper::Error, lease: &Lease) -> Reason {
         Some(Reason::Cancelled | Reason::Done) | None => Reason::UpstreamClosed,
         Some(reason) => reason,
     }
+}
+
+/// Whether an agent that ends a stream with this reason has not passed a byte of it on. A session that was lost says
+/// nothing of the kind: its agent may have passed on everything, and its word been lost with it.
+const fn is_agents_word(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::UpstreamRefused
+            | Reason::UpstreamTimeout
+            | Reason::UpstreamTls
+            | Reason::UpstreamUnreachable
+            | Reason::NotOffered
+            | Reason::AgentDraining
+            | Reason::Overloaded
+    )
 }
 
 struct AbortOnDrop {

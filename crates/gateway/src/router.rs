@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use ::http::Request;
 use ::http::uri::Authority;
+use ::http::{Request, Version};
 use adit_proto::names::Hostname;
 use adit_proto::reason::Reason;
 
@@ -15,7 +15,7 @@ use crate::sessions::Service;
 /// names none; only a catch-all can serve it.
 ///
 /// # Errors
-/// [`Reason::BadRequest`] when it is not a host name, or when target and `Host` disagree (RFC 9112 §3.2.2: a
+/// [`Reason::BadRequest`] when it is not a host name, when HTTP/2 names none, or when target and `Host` disagree (RFC 9112 §3.2.2: a
 /// disagreement is how one hop is made to see another host than the next).
 pub(crate) fn host<B>(request: &Request<B>) -> Result<Option<Hostname>, Refusal> {
     let bad = |detail| Refusal::new(Reason::BadRequest, detail);
@@ -34,7 +34,13 @@ pub(crate) fn host<B>(request: &Request<B>) -> Result<Option<Hostname>, Refusal>
     {
         return Err(bad("The request's target and its Host header name different hosts."));
     }
-    let Some(authority) = target.or(field.as_ref()) else { return Ok(None) };
+    let Some(authority) = target.or(field.as_ref()) else {
+        // The guard sees to HTTP/1.1. HTTP/2 says so for the schemes that are served (RFC 9113 §8.3.1).
+        if request.version() == Version::HTTP_2 {
+            return Err(bad("The request names no host."));
+        }
+        return Ok(None);
+    };
     if authority.as_str().contains('@') {
         return Err(bad("The request's host has a user in it."));
     }

@@ -1,0 +1,396 @@
+//! A gateway, its agents and what a test asks of them.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use adit_agent::config::{GatewayUrl, Service, Transport, Upstream, Verify};
+use adit_agent::{Agent, Config as AgentConfig};
+use adit_gateway::config::{Config, Control, HttpListener, Limits, NamedToken, Tls};
+use adit_gateway::{Gateway, StartError};
+use adit_telemetry::logs::{FlushGuard, LineWriter};
+use adit_tunnel::proof::TokenKey;
+
+use crate::certificate::credulous;
+use crate::h2::H2;
+use crate::logs::{Captured, Sink};
+use crate::samples::Samples;
+use crate::wire::{Reply, Wire};
+use crate::{until, within};
+
+/// The token of every world.
+pub const TOKEN: &str = "correct horse battery staple";
+/// The name of its identity.
+pub const TOKEN_NAME: &str = "default";
+
+/// What the world will be.
+#[derive(Debug)]
+pub struct Plan {
+    config: Config,
+    agents: Vec<AgentPlan>,
+    sink: Sink,
+    guard: FlushGuard,
+}
+
+/// What one agent will be.
+#[derive(Debug, Clone)]
+pub struct AgentPlan {
+    offers: Vec<(String, String)>,
+    transport: Transport,
+    token: String,
+    drain_timeout: Duration,
+    gateway: Option<SocketAddr>,
+}
+
+impl AgentPlan {
+    /// An agent that offers nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            offers: Vec::new(),
+            transport: Transport::Auto,
+            token: TOKEN.to_owned(),
+            drain_timeout: Duration::from_secs(10),
+            gateway: None,
+        }
+    }
+
+    /// Offers an upstream under a host. `https+any://` is an upstream whose certificate is not looked at.
+    #[must_use]
+    pub fn offer(mut self, host: &str, upstream: impl fmt::Display) -> Self {
+        self.offers.push((host.to_owned(), upstream.to_string()));
+        self
+    }
+
+    /// By this transport only.
+    #[must_use]
+    pub const fn transport(mut self, transport: Transport) -> Self {
+        self.transport = transport;
+        self
+    }
+
+    /// With this token.
+    #[must_use]
+    pub fn token(mut self, token: &str) -> Self {
+        token.clone_into(&mut self.token);
+        self
+    }
+
+    /// With this much time for a drain.
+    #[must_use]
+    pub const fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain_timeout = timeout;
+        self
+    }
+
+    /// Connects there instead of to the gateway.
+    #[must_use]
+    pub const fn by_way_of(mut self, gateway: SocketAddr) -> Self {
+        self.gateway = Some(gateway);
+        self
+    }
+
+    fn config(&self, control: SocketAddr) -> AgentConfig {
+        let service = |(host, upstream): &(String, String)| Service {
+            host: host.parse().unwrap(),
+            upstream: parse_upstream(upstream),
+        };
+        let to = self.gateway.unwrap_or(control);
+        AgentConfig {
+            gateway: GatewayUrl { host: to.ip().to_string(), port: to.port(), transport: self.transport },
+            token: TokenKey::new(self.token.as_bytes()),
+            verify: Verify::TokenProof,
+            services: self.offers.iter().map(service).collect(),
+            listen: Some(any_port()),
+            drain_timeout: self.drain_timeout,
+            revision: "test",
+        }
+    }
+}
+
+impl Default for AgentPlan {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn parse_upstream(text: &str) -> Upstream {
+    let Some(rest) = text.strip_prefix("https+any://") else {
+        return text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+    };
+    match format!("https://{rest}").parse().unwrap() {
+        Upstream::Https { host, port, verify: _ } => Upstream::Https { host, port, verify: false },
+        other => other,
+    }
+}
+
+fn any_port() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+fn auto_tls() -> Tls {
+    Tls::Auto { names: Vec::new(), directory: None }
+}
+
+impl Plan {
+    /// Changes what the gateway is told.
+    #[must_use]
+    pub fn gateway(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// Changes the gateway's limits.
+    #[must_use]
+    pub fn limits(self, change: impl FnOnce(&mut Limits)) -> Self {
+        self.gateway(|config| change(&mut config.limits))
+    }
+
+    /// The first agent offers this too.
+    #[must_use]
+    pub fn offer(mut self, host: &str, upstream: impl fmt::Display) -> Self {
+        let first = self.agents.pop().unwrap_or_default();
+        self.agents.push(first.offer(host, upstream));
+        self
+    }
+
+    /// Starts everything and waits until all agents are connected.
+    pub async fn run(self) -> World {
+        let Self { config, agents, sink, guard } = self;
+        let captured = Captured::start();
+        let gateway = Gateway::start(config.clone()).await.unwrap();
+        let mut world = World {
+            http: gateway.http_addrs()[0],
+            https: gateway.http_addrs()[1],
+            control: gateway.control_addr(),
+            gateway: Some(gateway),
+            config,
+            agents: Vec::new(),
+            sink,
+            captured,
+            _guard: guard,
+        };
+        for plan in agents {
+            world.join(plan).await;
+        }
+        world
+    }
+}
+
+/// A gateway and its agents. Everything ends when it is dropped.
+#[derive(Debug)]
+pub struct World {
+    gateway: Option<Gateway>,
+    agents: Vec<Option<Agent>>,
+    config: Config,
+    http: SocketAddr,
+    https: SocketAddr,
+    control: SocketAddr,
+    sink: Sink,
+    captured: Captured,
+    _guard: FlushGuard,
+}
+
+impl World {
+    /// A world with nothing behind it yet.
+    #[expect(clippy::new_ret_no_self, reason = "a world is planned first")]
+    #[must_use]
+    pub fn new() -> Plan {
+        let sink = Sink::default();
+        let (log, guard) = LineWriter::new(Box::new(sink.clone()), 64 << 20).unwrap();
+        let config = Config {
+            control: Control { listen: any_port(), tls: auto_tls() },
+            http: vec![
+                HttpListener { listen: any_port(), tls: None },
+                HttpListener { listen: any_port(), tls: Some(auto_tls()) },
+            ],
+            tokens: vec![NamedToken { name: TOKEN_NAME.to_owned(), key: TokenKey::new(TOKEN.as_bytes()) }],
+            allow: Vec::new(),
+            trusted_proxies: Vec::new(),
+            // Nobody of a former life is on the way back.
+            limits: Limits { agent_wait: Duration::from_millis(50), ..Limits::default() },
+            request_log: Some(log),
+            drain_timeout: Duration::from_secs(10),
+            revision: "test",
+        };
+        Plan { config, agents: Vec::new(), sink, guard }
+    }
+
+    /// Where the cleartext listener is.
+    #[must_use]
+    pub const fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Where the HTTPS listener is.
+    #[must_use]
+    pub const fn https(&self) -> SocketAddr {
+        self.https
+    }
+
+    /// Where the control port is.
+    #[must_use]
+    pub const fn control(&self) -> SocketAddr {
+        self.control
+    }
+
+    /// Starts one more agent and waits until it is connected. Returns its number.
+    pub async fn join(&mut self, plan: AgentPlan) -> usize {
+        let agent = self.start_agent(&plan).await;
+        within("the agent to connect", agent.connected()).await;
+        self.agents.push(Some(agent));
+        self.agents.len() - 1
+    }
+
+    /// Starts an agent that is not waited for and not kept.
+    pub async fn start_agent(&self, plan: &AgentPlan) -> Agent {
+        Agent::start(plan.config(self.control)).await.unwrap()
+    }
+
+    /// An agent by its number.
+    #[must_use]
+    pub fn agent(&self, number: usize) -> &Agent {
+        self.agents[number].as_ref().unwrap()
+    }
+
+    /// Takes an agent out; dropping it is a sudden death.
+    #[must_use]
+    pub fn take_agent(&mut self, number: usize) -> Agent {
+        self.agents[number].take().unwrap()
+    }
+
+    /// Takes the gateway out; dropping it is a sudden death.
+    #[must_use]
+    pub const fn take_gateway(&mut self) -> Gateway {
+        self.gateway.take().unwrap()
+    }
+
+    /// Ends the gateway at once and starts another on the same ports.
+    pub async fn restart_gateway(&mut self) {
+        drop(self.gateway.take());
+        let mut config = self.config.clone();
+        config.control.listen = self.control;
+        config.http[0].listen = self.http;
+        config.http[1].listen = self.https;
+        self.gateway = Some(
+            until("the gateway's old ports are free", || async {
+                match Gateway::start(config.clone()).await {
+                    Err(error @ StartError::Bind { .. }) => Err(error),
+                    started => Ok(started.unwrap()),
+                }
+            })
+            .await,
+        );
+    }
+
+    /// A client's connection in cleartext.
+    pub async fn wire(&self) -> Wire {
+        Wire::tcp(self.http).await
+    }
+
+    /// A client's connection by TLS, with this ALPN.
+    pub async fn tls_wire(&self, alpn: &[&[u8]]) -> Wire {
+        Wire::tls(self.https, &credulous(alpn)).await
+    }
+
+    /// A client that speaks HTTP/2 in cleartext from the first byte.
+    pub async fn h2(&self) -> H2 {
+        H2::on(self.wire().await).await
+    }
+
+    /// One request on a connection of its own.
+    pub async fn get(&self, host: &str, target: &str) -> Reply {
+        self.wire().await.get(host, target).await
+    }
+
+    /// One request to the control port; `fields` end with CRLF each.
+    pub async fn ask_control(&self, method: &str, path: &str, fields: &str) -> Reply {
+        let mut wire = Wire::tls(self.control, &credulous(&[b"http/1.1"])).await;
+        wire.send(format!(
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{fields}\r\n"
+        ))
+        .await;
+        wire.reply_to(method).await
+    }
+
+    /// The field that shows the token.
+    #[must_use]
+    pub fn bearer() -> String {
+        format!("authorization: Bearer {TOKEN}\r\n")
+    }
+
+    /// The gateway's metrics.
+    pub async fn metrics(&self) -> Samples {
+        let reply = self.ask_control("GET", "/metrics", &Self::bearer()).await;
+        assert_eq!(reply.status(), 200, "{}", reply.text());
+        Samples::parse(&reply.text())
+    }
+
+    /// An agent's metrics.
+    pub async fn agent_metrics(&self, number: usize) -> Samples {
+        let mut wire = Wire::tcp(self.agent(number).listen_addr().unwrap()).await;
+        Samples::parse(&wire.get("localhost", "/metrics").await.text())
+    }
+
+    /// Waits until the gateway's sum of these samples is exactly this.
+    pub async fn sum_becomes(&self, name: &str, labels: &[(&str, &str)], wanted: u32) {
+        until(&format!("{name}{labels:?} is {wanted}"), || async {
+            let samples = self.metrics().await;
+            let sum = samples.sum(name, labels);
+            if (sum - f64::from(wanted)).abs() < 0.5 { Ok(()) } else { Err((sum, samples.series_of(name))) }
+        })
+        .await;
+    }
+
+    /// Waits until so many agents are connected, as the gateway sees it.
+    pub async fn agents_become(&self, wanted: usize) {
+        until(&format!("{wanted} agents are connected"), || async {
+            let now = self.gateway.as_ref().map_or(0, Gateway::agents);
+            if now == wanted { Ok(()) } else { Err(now) }
+        })
+        .await;
+    }
+
+    /// Waits until the request log has so many lines, and returns them.
+    pub async fn request_log(&self, lines: usize) -> Vec<serde_json::Value> {
+        until(&format!("the request log has {lines} lines"), || async {
+            let text = self.sink.text();
+            if text.ends_with('\n') && text.lines().count() >= lines { Ok(()) } else { Err(text) }
+        })
+        .await;
+        self.sink.json_lines()
+    }
+
+    /// What the test's own thread has logged.
+    #[must_use]
+    pub fn log(&self) -> Vec<String> {
+        self.captured.lines()
+    }
+
+    /// Ends the world politely: no flow is left open, a drain cuts nothing, and nothing was logged as an error.
+    pub async fn finish(mut self) {
+        self.sum_becomes("adit_flows", &[], 0).await;
+        for agent in self.agents.iter_mut().filter_map(Option::take) {
+            assert_eq!(
+                within("an agent's drain", agent.drain()).await,
+                0,
+                "the agent's drain had to cut streams"
+            );
+        }
+        let gateway = self.take_gateway();
+        assert_eq!(
+            within("the gateway's drain", gateway.drain()).await,
+            0,
+            "the drain had to cut connections"
+        );
+        let errors: Vec<_> = self.log().into_iter().filter(|line| line.starts_with("ERROR")).collect();
+        assert!(errors.is_empty(), "{errors:#?}");
+    }
+}
+
+/// A directory with files, and the upstream that serves it.
+#[must_use]
+pub fn files(directory: &Path) -> String {
+    format!("file:{}", directory.display())
+}

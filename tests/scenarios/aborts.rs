@@ -1,0 +1,168 @@
+//! Whoever goes away, the other end learns of it; and a response that was cut never looks complete.
+
+use adit_testkit::h2::Fed;
+use adit_testkit::{Signal, Upstream, World, within};
+use http_body_util::BodyExt as _;
+use hyper::Request;
+
+/// What an upstream does until its connection ends.
+#[derive(Debug, Clone, Copy)]
+enum Until {
+    BeforeHead,
+    InTheMiddle,
+}
+
+/// Answers as far as told and reports when a request has come and when its connection has ended.
+async fn watching(until: Until, came: &Signal, ended: &Signal) -> Upstream {
+    let (came, ended) = (came.clone(), ended.clone());
+    Upstream::scripted(move |mut wire| {
+        let (came, ended) = (came.clone(), ended.clone());
+        async move {
+            if wire.head().await.is_none() {
+                return;
+            }
+            if matches!(until, Until::InTheMiddle) {
+                wire.send("HTTP/1.1 200 X\r\ncontent-length: 1000\r\n\r\npart").await;
+            }
+            came.give();
+            wire.ended().await;
+            ended.give();
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_http1_client_that_leaves_ends_the_upstreams_connection() {
+    for until in [Until::BeforeHead, Until::InTheMiddle] {
+        let (came, ended) = (Signal::default(), Signal::default());
+        let upstream = watching(until, &came, &ended).await;
+        let world = World::new().offer("a.example", &upstream).run().await;
+        let mut client = world.wire().await;
+        client.send("GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
+        came.given(1).await;
+        if matches!(until, Until::InTheMiddle) {
+            assert_eq!(client.head().await.unwrap().status(), 200);
+            assert_eq!(client.take(4).await, b"part");
+        }
+        drop(client);
+        ended.given(1).await;
+        let line = &world.request_log(1).await[0];
+        assert_eq!(line["reason"], "client_gone", "{until:?}: {line}");
+        let status = if matches!(until, Until::BeforeHead) { 499 } else { 200 };
+        assert_eq!(line["status"], status, "{until:?}: {line}");
+        world.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn a_reset_http2_stream_ends_the_upstreams_connection_and_no_other_stream() {
+    for until in [Until::BeforeHead, Until::InTheMiddle] {
+        let (came, ended) = (Signal::default(), Signal::default());
+        let upstream = watching(until, &came, &ended).await;
+        let other = Upstream::named("other").await;
+        let world = World::new().offer("a.example", &upstream).offer("b.example", &other).run().await;
+        let mut client = world.h2().await;
+        {
+            let request = Request::get("http://a.example/").body(Fed::empty()).unwrap();
+            let mut response = std::pin::pin!(client.send(request));
+            match until {
+                Until::BeforeHead => tokio::select! {
+                    response = response.as_mut() => panic!("answered: {response:?}"),
+                    () = came.given(1) => {}
+                },
+                Until::InTheMiddle => {
+                    let mut response = response.await.unwrap();
+                    let part = within("a part", response.frame()).await.unwrap().unwrap();
+                    assert_eq!(part.into_data().unwrap(), "part");
+                }
+            }
+        }
+        ended.given(1).await;
+        assert_eq!(client.get("b.example", "/").await.status(), 200, "the connection lives on");
+        drop(client);
+        world.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn a_http2_connection_that_ends_takes_its_upstream_connections_along() {
+    let (came, ended) = (Signal::default(), Signal::default());
+    let upstream = watching(Until::BeforeHead, &came, &ended).await;
+    let world = World::new().offer("a.example", &upstream).run().await;
+    let mut client = world.h2().await;
+    tokio::select! {
+        response = client.send(Request::get("http://a.example/").body(Fed::empty()).unwrap()) => panic!("{response:?}"),
+        () = came.given(1) => {}
+    }
+    drop(client);
+    ended.given(1).await;
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn an_upload_that_its_client_gives_up_never_arrives_whole() {
+    for coding in ["content-length: 1000", "transfer-encoding: chunked"] {
+        let (came, ended) = (Signal::default(), Signal::default());
+        let upstream = Upstream::scripted({
+            let (came, ended) = (came.clone(), ended.clone());
+            move |mut wire| {
+                let (came, ended) = (came.clone(), ended.clone());
+                async move {
+                    let head = wire.head().await.unwrap();
+                    came.give();
+                    assert!(!wire.request_body(&head).await.complete, "a body that was cut looks complete");
+                    ended.give();
+                }
+            }
+        })
+        .await;
+        let world = World::new().offer("a.example", &upstream).run().await;
+        let mut client = world.wire().await;
+        client.send(format!("POST / HTTP/1.1\r\nhost: a.example\r\n{coding}\r\n\r\n4\r\nabcd\r\n")).await;
+        came.given(1).await;
+        drop(client);
+        ended.given(1).await;
+        world.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn a_response_that_its_upstream_cuts_never_looks_complete() {
+    let head = "HTTP/1.1 200 X\r\n";
+    let rows = [
+        ("content-length", "content-length: 1000\r\n\r\npart"),
+        ("chunk", "transfer-encoding: chunked\r\n\r\n4\r\npart\r\n"),
+        ("inside a chunk", "transfer-encoding: chunked\r\n\r\n8\r\npart"),
+        ("before the trailers' end", "transfer-encoding: chunked\r\n\r\n4\r\npart\r\n0\r\nx: y\r\n"),
+    ];
+    for (what, rest) in rows {
+        let upstream = Upstream::scripted(move |mut wire| async move {
+            if wire.head().await.is_some() {
+                wire.send(format!("{head}{rest}")).await;
+            }
+        })
+        .await;
+        let world = World::new().offer("a.example", &upstream).run().await;
+        let reply = world.get("a.example", "/").await;
+        assert_eq!((reply.status(), reply.text().as_str()), (200, "part"), "{what}");
+        assert!(!reply.content.complete, "{what}: a cut response looks complete");
+
+        let mut client = world.h2().await;
+        let mut response = client.get("a.example", "/").await;
+        let mut bytes = Vec::new();
+        let error = loop {
+            match within("a frame", response.frame()).await {
+                Some(Ok(frame)) => bytes.extend_from_slice(frame.data_ref().unwrap()),
+                Some(Err(error)) => break error,
+                None => panic!("{what}: a cut response looks complete"),
+            }
+        };
+        assert_eq!(bytes, b"part", "{what}: {error}");
+        drop((client, response));
+        let lines = world.request_log(2).await;
+        assert!(lines.iter().all(|line| line["reason"] == "upstream_closed"), "{what}: {lines:#?}");
+        world.sum_becomes("adit_refusals_total", &[("reason", "upstream_closed")], 2).await;
+        world.finish().await;
+    }
+}

@@ -1,0 +1,156 @@
+//! A connection that went stale in the pool is the gateway's business, not the client's; and nothing that may have
+//! been applied is sent again.
+
+use adit_testkit::proto::handshake::{Hello, Offer, PROOF_LEN};
+use adit_testkit::proto::names::InstanceId;
+use adit_testkit::proto::reason::Reason;
+use adit_testkit::tunnel::handshake::greet;
+use adit_testkit::tunnel::proof::TokenKey;
+use adit_testkit::tunnel::scope::Scope;
+use adit_testkit::tunnel::session::{Session, Side};
+use adit_testkit::tunnel::transport::{Framing, Transport, dial};
+use adit_testkit::world::TOKEN;
+use adit_testkit::{AgentPlan, Answer, Signal, Upstream, World, certificate, within};
+use tokio::io::AsyncReadExt as _;
+
+#[tokio::test]
+async fn an_upstream_that_closes_after_each_response_is_never_seen_by_a_get() {
+    let upstream = Upstream::answering(|_| Answer::text("ok").and_close()).await;
+    let world = World::new().offer("a.example", &upstream).run().await;
+    let mut client = world.wire().await;
+    for round in 0..200 {
+        let reply = client.get("a.example", "/").await;
+        assert_eq!((reply.status(), reply.text().as_str()), (200, "ok"), "round {round}");
+    }
+    assert_eq!(upstream.requests().len(), 200);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_get_that_meets_the_close_of_an_idle_connection_is_sent_again_on_a_new_one() {
+    // The second request on a connection arrives and is dropped with the connection: the race, made certain.
+    let upstream = Upstream::scripted(|mut wire| async move {
+        if wire.head().await.is_some() {
+            wire.send("HTTP/1.1 200 X\r\ncontent-length: 2\r\n\r\nok").await;
+            wire.head().await;
+        }
+    })
+    .await;
+    let world = World::new().offer("a.example", &upstream).run().await;
+    let mut client = world.wire().await;
+    for round in 0..50 {
+        assert_eq!(client.get("a.example", "/").await.status(), 200, "round {round}");
+        client.send("HEAD / HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
+        assert_eq!(client.reply_to("HEAD").await.status(), 200, "round {round}");
+    }
+    let mut client = world.h2().await;
+    for round in 0..50 {
+        assert_eq!(client.get("a.example", "/").await.status(), 200, "round {round}");
+    }
+    drop(client);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_post_is_never_applied_twice() {
+    for body in ["", "amount=1"] {
+        let applied = Signal::default();
+        // The first request on a connection is answered; the second is applied, and its answer never comes.
+        let upstream = Upstream::scripted({
+            let applied = applied.clone();
+            move |mut wire| {
+                let applied = applied.clone();
+                async move {
+                    if wire.head().await.is_none() {
+                        return;
+                    }
+                    wire.send("HTTP/1.1 200 X\r\ncontent-length: 2\r\n\r\nok").await;
+                    let Some(head) = wire.head().await else { return };
+                    assert!(wire.request_body(&head).await.complete);
+                    applied.give();
+                }
+            }
+        })
+        .await;
+        let world = World::new().offer("a.example", &upstream).run().await;
+        let mut client = world.wire().await;
+        for round in 1..=20 {
+            assert_eq!(client.get("a.example", "/").await.status(), 200);
+            let reply = client.post("a.example", "/pay", body.as_bytes()).await;
+            assert_eq!((reply.status(), reply.reason()), (502, Some("upstream_closed")), "round {round}");
+            assert_eq!(applied.times(), round, "each POST was applied once, and then told to have failed");
+        }
+        world.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn a_post_to_an_upstream_that_closes_after_each_response_is_applied_at_most_once() {
+    let upstream = Upstream::answering(|_| Answer::text("ok").and_close()).await;
+    let world = World::new().offer("a.example", &upstream).run().await;
+    let mut client = world.wire().await;
+    let mut answered = Vec::new();
+    for round in 0..100 {
+        let target = format!("/pay/{round}");
+        if client.post("a.example", &target, b"amount=1").await.status() == 200 {
+            answered.push(target);
+        }
+    }
+    let mut applied: Vec<_> = upstream.requests().iter().map(|r| r.head.target().to_owned()).collect();
+    assert!(answered.iter().all(|target| applied.contains(target)));
+    let all = applied.len();
+    applied.sort();
+    applied.dedup();
+    assert_eq!(applied.len(), all, "a POST was applied twice");
+    assert!(answered.len() > 50, "only {} of 100 were answered", answered.len());
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_post_that_its_agent_took_along_when_it_died_is_not_given_to_another_agent() {
+    let applied = Signal::default();
+    let other = Upstream::named("other").await;
+    let world = World::new().run().await;
+    // An agent that passes the request on and dies before it has said that it was connected.
+    let tls = certificate::credulous(Framing::Bare.alpn());
+    let control = world.control();
+    let (io, exporter) = within(
+        "dialling",
+        dial(&control.ip().to_string(), control.port(), &tls, Framing::Bare, adit_testkit::wait::PATIENCE),
+    )
+    .await
+    .unwrap();
+    let Transport::Tls(mut io) = io else { panic!("not by TLS") };
+    let hello = Hello {
+        versions: (1, 1),
+        capabilities: 0,
+        instance: InstanceId::from_bytes([7; 16]),
+        generation: 1,
+        release: "test".into(),
+        hostname: "test".into(),
+        offers: vec![Offer { service: "a.example".parse().unwrap(), upstream: "http://127.0.0.1:1".into() }],
+        proof: [0; PROOF_LEN],
+    };
+    greet(&mut io, hello, &TokenKey::new(TOKEN.as_bytes()), &exporter).await.unwrap();
+    let scope = Scope::new();
+    let session = Session::start(io, Side::Agent, &scope);
+    let mut world = world;
+    world.agents_become(1).await;
+
+    let (seen, dying) = (applied.clone(), session.clone());
+    scope.spawn("dying agent", async move {
+        let Some((_, mut stream)) = dying.accept().await else { return };
+        let mut request = vec![0; 16];
+        stream.read_exact(&mut request).await.unwrap();
+        seen.give();
+        dying.close(Reason::Internal);
+    });
+    let mut client = world.wire().await;
+    client.send("POST /pay HTTP/1.1\r\nhost: a.example\r\ncontent-length: 0\r\n\r\n").await;
+    applied.given(1).await;
+    world.join(AgentPlan::new().offer("a.example", &other)).await;
+    let reply = client.reply().await;
+    assert_eq!(reply.status(), 502, "{}", reply.text());
+    assert_eq!(other.requests().len(), 0, "the request was sent a second time");
+    world.finish().await;
+}

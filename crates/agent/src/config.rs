@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use adit_proto::names::HostPattern;
+use adit_telemetry::logs::LineWriter;
 use adit_tunnel::proof::TokenKey;
 
 /// An agent's whole configuration.
@@ -22,6 +23,8 @@ pub struct Config {
     pub services: Vec<Service>,
     /// Where the agent's own `/metrics`, `/healthz` and `/ready` listen; `None`: nowhere.
     pub listen: Option<SocketAddr>,
+    /// Where the process's own log goes, so that its drops are counted.
+    pub process_log: Option<LineWriter>,
     /// How long open streams may go on after a drain was asked for.
     pub drain_timeout: Duration,
     /// The commit this was built from, for metrics.

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 
 use adit_proto::reason::Reason;
 use adit_telemetry::families::{Described, family, help};
+use adit_telemetry::logs::{LineWriter, register_log_metrics};
 use adit_telemetry::metrics::Metrics;
 use adit_telemetry::{process, runtime};
 use adit_tunnel::relay::Meter;
@@ -97,7 +98,7 @@ pub(crate) struct Observe {
 }
 
 impl Observe {
-    pub(crate) fn new(revision: &'static str) -> Self {
+    pub(crate) fn new(process_log: Option<LineWriter>, revision: &'static str) -> Self {
         let observe = Self {
             metrics: Metrics::new(),
             up: Gauge::default(),
@@ -129,6 +130,9 @@ impl Observe {
         add!("adit_agent_bytes_total", observe.bytes);
         process::register(metrics);
         process::register_build_info(metrics, env!("CARGO_PKG_VERSION"), revision);
+        if let Some(log) = process_log {
+            register_log_metrics(metrics, &[("process", log)]);
+        }
         runtime::register(metrics, tokio::runtime::Handle::current());
         observe
     }

@@ -75,7 +75,7 @@ impl Agent {
     /// [`StartError`] when something it was told to use cannot be used.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let (scope, streams) = (Scope::new(), Scope::new());
-        let observe = Observe::new(config.revision);
+        let observe = Observe::new(config.process_log, config.revision);
         let exposed = Exposed::prepare(&config.services, &observe, streams.clone())
             .map_err(|(what, source)| StartError::setup(what, source))?;
         let trust = match &config.verify {

@@ -12,7 +12,7 @@ use crate::error::CliError;
 ///
 /// # Errors
 /// The writer's thread cannot be started.
-pub(crate) fn init(settings: LogSettings) -> Result<FlushGuard, CliError> {
+pub(crate) fn init(settings: LogSettings) -> Result<(LineWriter, FlushGuard), CliError> {
     let cannot = |cause: &dyn std::error::Error| CliError::failure("cannot start the log").caused_by(cause);
     let (writer, guard) = LineWriter::stderr().map_err(|cause| cannot(&cause))?;
     let format = match settings.format {
@@ -22,8 +22,8 @@ pub(crate) fn init(settings: LogSettings) -> Result<FlushGuard, CliError> {
     // https://no-color.org: set and not empty.
     let wants_color = env::var("NO_COLOR").is_none_or(|value| value.is_empty());
     let color = wants_color && std::io::stderr().is_terminal();
-    logs::init(format, settings.level.label(), writer, color).map_err(|cause| cannot(&cause))?;
-    Ok(guard)
+    logs::init(format, settings.level.label(), writer.clone(), color).map_err(|cause| cannot(&cause))?;
+    Ok((writer, guard))
 }
 
 /// A request log that is open, and what writes it out at the end.

@@ -21,7 +21,8 @@ const CUT: u8 = 3;
 /// It could not be started.
 pub(crate) async fn gateway(settings: GatewaySettings) -> Result<ExitCode, CliError> {
     let GatewaySettings { mut config, request_log, log } = settings;
-    let _log = logging::init(log)?;
+    let (process_log, _log) = logging::init(log)?;
+    config.process_log = Some(process_log);
     let (writer, _request_log) = logging::request_log(&request_log)?.unzip();
     config.request_log = writer;
     let mut signals = Signals::install()?;
@@ -40,8 +41,9 @@ pub(crate) async fn gateway(settings: GatewaySettings) -> Result<ExitCode, CliEr
 /// # Errors
 /// It could not be started.
 pub(crate) async fn agent(settings: AgentSettings) -> Result<ExitCode, CliError> {
-    let AgentSettings { config, log } = settings;
-    let _log = logging::init(log)?;
+    let AgentSettings { mut config, log } = settings;
+    let (process_log, _log) = logging::init(log)?;
+    config.process_log = Some(process_log);
     let mut signals = Signals::install()?;
     let gateway = config.gateway.to_string();
     let agent = Agent::start(config).await.map_err(|cause| agent_failed(&cause))?;

@@ -25,6 +25,8 @@ pub struct Config {
     pub limits: Limits,
     /// Where the request log goes; `None` writes none.
     pub request_log: Option<LineWriter>,
+    /// Where the process's own log goes, so that its drops are counted.
+    pub process_log: Option<LineWriter>,
     /// How long open flows may go on after a drain was asked for.
     pub drain_timeout: Duration,
     /// The commit this was built from, for status and metrics.

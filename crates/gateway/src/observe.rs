@@ -89,7 +89,11 @@ fn duration_histogram() -> Histogram {
 }
 
 impl Observe {
-    pub(crate) fn new(log: Option<LineWriter>, revision: &'static str) -> Self {
+    pub(crate) fn new(
+        log: Option<LineWriter>,
+        process_log: Option<LineWriter>,
+        revision: &'static str,
+    ) -> Self {
         let requests = Family::default();
         let durations = Family::new_with_constructor(duration_histogram as fn() -> Histogram);
         let bytes = Family::default();
@@ -111,7 +115,7 @@ impl Observe {
             auth_failures: Family::default(),
             unrouted,
         };
-        families::register(&inner, revision);
+        families::register(&inner, process_log, revision);
         Self { inner: Arc::new(inner) }
     }
 
@@ -444,7 +448,9 @@ impl Drop for Record {
         let counters = self.service.as_ref().map_or(&inner.unrouted, |service| &service.counters);
         let (requests, durations) = counters.by(status, self.method);
         requests.inc();
-        durations.observe(duration.as_secs_f64());
+        // How long a WebSocket stays open is no answer time.
+        let answered = self.upstream_wait.filter(|_| status == StatusCode::SWITCHING_PROTOCOLS.as_u16());
+        durations.observe(answered.unwrap_or(duration).as_secs_f64());
         if let (Some(log), Some(text)) = (&inner.log, &self.text) {
             self.log(log, text, status, duration);
         }

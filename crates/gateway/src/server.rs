@@ -99,7 +99,7 @@ impl Gateway {
         }
 
         let revision = config.revision;
-        let observe = Observe::new(config.request_log, revision);
+        let observe = Observe::new(config.request_log, config.process_log, revision);
         let sessions =
             Sessions::new(observe.clone(), config.limits.max_sessions, config.limits.max_idle_streams);
         let rules = Rules { allow: config.allow, trusted_proxies: config.trusted_proxies };

@@ -104,6 +104,7 @@ impl AgentPlan {
             services: self.offers.iter().map(service).collect(),
             listen: Some(any_port()),
             drain_timeout: self.drain_timeout,
+            process_log: None,
             revision: "test",
         }
     }
@@ -212,6 +213,7 @@ impl World {
             limits: Limits { agent_wait: Duration::from_millis(50), ..Limits::default() },
             request_log: Some(log),
             drain_timeout: Duration::from_secs(10),
+            process_log: None,
             revision: "test",
         };
         Plan { config, agents: Vec::new(), sink, guard }

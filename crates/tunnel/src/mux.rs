@@ -33,6 +33,8 @@ pub(crate) const QUANTUM: usize = 16 * 1024;
 pub(crate) const ROUND_ALONE: usize = 64 * 1024;
 /// A round takes no more data frames beyond this size; control frames always fit.
 const ROUND_FULL: usize = 256 * 1024;
+/// Payloads from here on are handed to the reader without a copy.
+const LARGE: usize = 8 * 1024;
 /// Window bytes, over the initial ones, that all streams of a session may grow by together.
 const GROWTH_BUDGET: u32 = 64 * 1024 * 1024;
 /// Window a stream starts with. Half of what the protocol allows a sender to assume would be a violation, so both
@@ -493,9 +495,7 @@ impl Mux {
             }
             input.advance(HEADER_LEN);
             if matches!(header.kind, Kind::Data | Kind::Fin) {
-                let result = self.on_data(header, &input[..header.len], wake);
-                input.advance(header.len);
-                result?;
+                self.on_data(header, input, wake)?;
             } else {
                 let payload = input.split_to(header.len).freeze();
                 self.on_control(header, payload, wake)?;
@@ -507,21 +507,32 @@ impl Mux {
     fn on_data(
         &mut self,
         header: FrameHeader,
-        payload: &[u8],
+        input: &mut BytesMut,
         wake: &mut Vec<Waker>,
     ) -> Result<(), Violation> {
         let id = header.stream;
-        let Some(row) = self.rows.get_mut(&id) else { return self.late(header) };
+        let Some(row) = self.rows.get_mut(&id) else {
+            input.advance(header.len);
+            return self.late(header);
+        };
         if row.remote_fin {
             return Err(Violation::AfterFin(id));
         }
-        let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        let len = u32::try_from(header.len).unwrap_or(u32::MAX);
         row.recv_credit = row.recv_credit.checked_sub(len).ok_or(Violation::Credit(id))?;
         row.remote_fin = header.kind == Kind::Fin;
         if row.gone.is_some() {
+            input.advance(header.len);
             return Ok(());
         }
-        row.recv.extend_from_slice(payload);
+        if row.recv.is_empty() && header.len >= LARGE {
+            // Shared with the read buffer, not copied. Whatever follows before this is read is copied behind it,
+            // so a stream never holds more than one read buffer beside its window.
+            row.recv = input.split_to(header.len);
+        } else {
+            row.recv.extend_from_slice(&input[..header.len]);
+            input.advance(header.len);
+        }
         wake.extend(row.reader.take());
         Ok(())
     }

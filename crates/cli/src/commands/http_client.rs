@@ -148,6 +148,7 @@ impl Args {
                 token: self.token.read()?.key(),
                 listen: self.listen,
                 drain_timeout: self.drain_timeout,
+                process_log: None,
                 revision: crate::version::SHA,
             },
             log: self.log.settings(),

@@ -194,6 +194,7 @@ impl Args {
                 limits: Limits::default(),
                 request_log: None,
                 drain_timeout: self.drain_timeout,
+                process_log: None,
                 revision: crate::version::SHA,
             },
             request_log: LogTarget::from_text(&self.request_log),

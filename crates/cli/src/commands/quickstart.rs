@@ -144,6 +144,7 @@ async fn start_gateway(key: &TokenKey, directory: &Path) -> Result<Gateway, CliE
         limits: Limits::default(),
         request_log: None,
         drain_timeout: DRAIN,
+        process_log: None,
         revision: crate::version::SHA,
     };
     Gateway::start(config).await.map_err(|cause| role::gateway_failed(&cause))
@@ -161,6 +162,7 @@ async fn start_agent(key: &TokenKey, control: SocketAddr, upstream: Upstream) ->
         services: vec![Service { host: HostPattern::Any, upstream }],
         listen: Some(any(0)),
         drain_timeout: DRAIN,
+        process_log: None,
         revision: crate::version::SHA,
     };
     Agent::start(config).await.map_err(|cause| role::agent_failed(&cause))

@@ -130,6 +130,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<AgentSettings
             services,
             listen,
             drain_timeout: drain_timeout?,
+            process_log: None,
             revision: crate::version::SHA,
         },
         log: log?,

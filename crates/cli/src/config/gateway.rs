@@ -256,6 +256,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<GatewaySettin
             limits: limits?,
             request_log: None,
             drain_timeout: drain_timeout?,
+            process_log: None,
             revision: crate::version::SHA,
         },
         request_log: request_log?,

@@ -2,7 +2,7 @@
 
 use ::http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use ::http::uri::{PathAndQuery, Uri};
-use ::http::{Method, Request, Version};
+use ::http::{Request, Version};
 use adit_proto::reason::Reason;
 
 use super::Client;
@@ -109,7 +109,7 @@ pub(crate) fn to_upstream<B>(
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
     set_forwarding(headers, client);
-    let target = target(request.method(), request.uri())?;
+    let target = target(request.uri())?;
     *request.uri_mut() = target;
     Ok(())
 }
@@ -124,15 +124,8 @@ fn host_value<B>(request: &Request<B>) -> Result<Option<HeaderValue>, Refusal> {
 }
 
 /// The target in origin form, byte for byte what came.
-fn target(method: &Method, uri: &Uri) -> Result<Uri, Refusal> {
-    let path = match uri.path_and_query() {
-        // `OPTIONS http://host` without a path means the server as a whole (RFC 9112 §3.2.4).
-        Some(path) if method == Method::OPTIONS && uri.authority().is_some() && path.as_str() == "/" => {
-            path.clone()
-        }
-        Some(path) => path.clone(),
-        None => PathAndQuery::from_static("/"),
-    };
+fn target(uri: &Uri) -> Result<Uri, Refusal> {
+    let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     let mut parts = ::http::uri::Parts::default();
     parts.path_and_query = Some(path);
     Uri::from_parts(parts).map_err(|_invalid| Refusal::from(Reason::BadRequest))

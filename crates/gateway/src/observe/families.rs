@@ -1,7 +1,7 @@
 //! Names, types, labels and meanings of every family, in one table: registered from here and documented from here.
 
 use adit_telemetry::families::{Described, family, help};
-use adit_telemetry::logs::register_log_metrics;
+use adit_telemetry::logs::{LineWriter, register_log_metrics};
 use adit_telemetry::{process, runtime};
 
 use super::Inner;
@@ -58,7 +58,7 @@ pub const FAMILIES: &[Described] = &[
 ];
 
 /// Registers everything; the names are those of the table.
-pub(super) fn register(inner: &Inner, revision: &'static str) {
+pub(super) fn register(inner: &Inner, process_log: Option<LineWriter>, revision: &'static str) {
     let metrics = &inner.metrics;
     macro_rules! add {
         ($name:literal, $metric:expr) => {
@@ -84,7 +84,7 @@ pub(super) fn register(inner: &Inner, revision: &'static str) {
     process::register(metrics);
     process::register_build_info(metrics, env!("CARGO_PKG_VERSION"), revision);
     runtime::register(metrics, tokio::runtime::Handle::current());
-    if let Some(log) = &inner.log {
-        register_log_metrics(metrics, &[("request", log.clone())]);
-    }
+    let logs = [("request", inner.log.clone()), ("process", process_log)];
+    let logs: Vec<_> = logs.into_iter().filter_map(|(name, log)| log.map(|log| (name, log))).collect();
+    register_log_metrics(metrics, &logs);
 }

@@ -186,7 +186,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
 
     /// Before a round is taken, yields once: tasks that are ready now add their frames to it, and one system call
     /// and one TLS record carry them all. When nobody is ready this costs nothing but a second look.
-    fn poll_gather(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_gather(&mut self, cx: &Context<'_>) -> Poll<()> {
         let gathered = std::mem::take(&mut self.gathered);
         if gathered || !self.output.is_empty() || !self.shared.with(|mux, _| mux.has_output()) {
             return Poll::Ready(());

@@ -23,12 +23,14 @@ use crate::listener::accept_all;
 use crate::observe::Observe;
 use crate::sessions::{Arrival, Sessions};
 use penalty::Penalties;
+use unproved::{Place, Unproved};
 
 mod http;
 mod penalty;
+mod unproved;
 
-/// Connections that have not proved anything yet.
-pub(crate) const MAX_UNPROVED: usize = 1024;
+/// Connections at once that are not sessions: handshakes, and callers of the HTTP face. More wait in the kernel.
+const MAX_CALLERS: usize = 16 * 1024;
 /// How long a connection has for TLS, and again for its hello.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -52,13 +54,27 @@ pub(crate) struct ControlPort {
     pub(crate) scope: Scope,
 }
 
+/// What an unproved connection occupies.
+#[derive(Debug)]
+struct Slot {
+    _caller: OwnedSemaphorePermit,
+    _place: Place,
+}
+
 /// Who is connected, before it has said anything.
 #[derive(Debug, Clone)]
 struct Caller {
     peer: SocketAddr,
     exporter: Exporter,
     /// Held until the caller has proved itself or is gone.
-    slot: Arc<parking_lot::Mutex<Option<OwnedSemaphorePermit>>>,
+    slot: Arc<parking_lot::Mutex<Option<Slot>>>,
+}
+
+impl Caller {
+    /// The caller knows a token: it no longer counts among those that might be anybody.
+    fn proved(&self) {
+        drop(self.slot.lock().take());
+    }
 }
 
 impl ControlPort {
@@ -68,21 +84,21 @@ impl ControlPort {
 
     /// Serves until its scope ends.
     pub(crate) async fn run(self: Arc<Self>, listener: TcpListener, tls: TlsAcceptor) {
-        let slots = Arc::new(Semaphore::new(MAX_UNPROVED));
+        let slots = Arc::new(Semaphore::new(MAX_CALLERS));
+        let unproved = Arc::new(Unproved::new());
         accept_all(listener, slots, |tcp, peer, slot| {
-            let (port, tls) = (Arc::clone(&self), tls.clone());
-            self.scope.spawn("control connection", async move { port.serve(tcp, peer, tls, slot).await });
+            let (port, tls, unproved) = (Arc::clone(&self), tls.clone(), Arc::clone(&unproved));
+            self.scope.spawn("control connection", async move {
+                if let Some(place) = unproved.place(peer.ip()).await {
+                    let slot = Slot { _caller: slot, _place: place };
+                    port.serve(tcp, peer, tls, slot).await;
+                }
+            });
         })
         .await;
     }
 
-    async fn serve(
-        self: Arc<Self>,
-        tcp: TcpStream,
-        peer: SocketAddr,
-        tls: TlsAcceptor,
-        slot: OwnedSemaphorePermit,
-    ) {
+    async fn serve(self: Arc<Self>, tcp: TcpStream, peer: SocketAddr, tls: TlsAcceptor, slot: Slot) {
         if tune(&tcp).is_err() {
             return;
         }
@@ -118,7 +134,7 @@ impl ControlPort {
                 return;
             }
         };
-        drop(caller.slot.lock().take());
+        caller.proved();
         let session = Session::start(io, Side::Gateway, &self.scope);
         let registration = self.sessions.register(arrival, session.clone());
         let agent = &registration.agent;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::{Method, Request, Response, StatusCode, Version, request};
+use ::http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request};
 use adit_control::Permit;
 use adit_proto::header::StreamHeader;
 use adit_proto::reason::Reason;
@@ -54,6 +54,10 @@ impl Forwarded {
         let mut record = record;
         record.answered(response.status());
         headers::to_client(response.headers_mut(), is_upgrade);
+        if progress.is_body_refused() && record.is_http1() {
+            // The client may take it that its body is not wanted, or send it; what comes next is in doubt.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         *response.version_mut() = Version::HTTP_11;
         if let Some(upgrade) = upgrade.filter(|_| is_upgrade) {
             upgrade.spawn(hyper::upgrade::on(&mut response), lease.watch, record);
@@ -239,7 +243,7 @@ async fn try_once(
     abort.disarm();
     match result {
         Ok(response) => {
-            progress.go_on();
+            progress.answered(response.status());
             Ok((response, lease))
         }
         Err(mut error) => {

@@ -44,6 +44,9 @@ pub(crate) fn host<B>(request: &Request<B>) -> Result<Option<Hostname>, Refusal>
     if authority.as_str().contains('@') {
         return Err(bad("The request's host has a user in it."));
     }
+    if authority.as_str().len() > authority.host().len() && authority.port_u16().is_none() {
+        return Err(bad("The request's host has a port that is not a number."));
+    }
     authority.host().parse().map(Some).map_err(|_name| bad("The request's host is not a host name."))
 }
 

@@ -157,6 +157,7 @@ fn protected<B>(
         Ok(shown) => shown,
         Err(response) => return response,
     };
+    caller.proved();
     let (content_type, body) = match endpoint {
         Endpoint::Metrics => {
             let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());

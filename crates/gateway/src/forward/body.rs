@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use ::http::StatusCode;
 use adit_proto::reason::Reason;
 use adit_tunnel::stream::StreamError;
 use bytes::Bytes;
@@ -31,6 +32,7 @@ pub(crate) struct Progress {
     /// Why the client's body failed; [`Reason::Done`] while it did not.
     client_failure: AtomicU16,
     held_back: AtomicBool,
+    body_refused: AtomicBool,
     holder: Mutex<Option<std::task::Waker>>,
     counters: Option<ServiceCounters>,
 }
@@ -42,6 +44,7 @@ impl Progress {
             request_done: AtomicBool::new(false),
             client_failure: AtomicU16::new(Reason::Done.code()),
             held_back: AtomicBool::new(held_back),
+            body_refused: AtomicBool::new(false),
             holder: Mutex::new(None),
             counters,
         })
@@ -58,7 +61,23 @@ impl Progress {
         (reason != Reason::Done).then_some(reason)
     }
 
-    /// The upstream wants the body, or has answered without it.
+    /// The head of the upstream's response is here. With a success the body may still be wanted; anything else, sent
+    /// instead of a `100 Continue`, refuses a body that is held back, and it is not asked for any more.
+    pub(crate) fn answered(&self, status: StatusCode) {
+        let refuses = !status.is_success() && !status.is_informational();
+        if refuses && self.held_back.load(Ordering::Acquire) {
+            self.body_refused.store(true, Ordering::Release);
+        } else {
+            self.go_on();
+        }
+    }
+
+    /// The upstream refused the body unread.
+    pub(crate) fn is_body_refused(&self) -> bool {
+        self.body_refused.load(Ordering::Acquire)
+    }
+
+    /// The upstream wants the body.
     pub(crate) fn go_on(&self) {
         if self.held_back.swap(false, Ordering::AcqRel)
             && let Some(waker) = self.holder.lock().take()
@@ -100,6 +119,10 @@ impl RequestBody {
         }
         let sleep = hold.get_or_insert_with(|| Box::pin(tokio::time::sleep(CONTINUE_WAIT)));
         ready!(sleep.as_mut().poll(cx));
+        if progress.is_body_refused() {
+            // The stream is reset when the response is complete.
+            return Poll::Pending;
+        }
         progress.held_back.store(false, Ordering::Release);
         Poll::Ready(())
     }
@@ -222,7 +245,8 @@ impl Upstream {
         self.record.completed();
         self.record.bytes_in(self.progress.bytes());
         // A connection whose request is still being sent cannot take another one; dropping it resets the stream.
-        if self.progress.request_done.load(Ordering::Acquire) || self.progress.bytes() == 0 {
+        let is_done = self.progress.request_done.load(Ordering::Acquire) || self.progress.bytes() == 0;
+        if is_done && !self.progress.is_body_refused() {
             lease.give_back();
         } else {
             lease.watch.reset(Reason::Cancelled);

@@ -793,16 +793,3 @@ fn read_by_the_library(bytes: &[u8]) -> Vec<Seen> {
     });
     std::mem::take(&mut *seen.lock())
 }
-
-#[test]
-#[ignore = "a measurement, for a release build"]
-fn speed_of_a_small_head() {
-    let head: &[u8] = b"GET /api/v1/items?page=2 HTTP/1.1\r\nHost: example.org\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\n\r\n";
-    let mut scanner = Scanner::new(Limits::default());
-    let rounds = 2_000_000_u32;
-    let start = std::time::Instant::now();
-    for _ in 0..rounds {
-        assert_eq!(scanner.scan(std::hint::black_box(head)), Verdict::Release(head.len()));
-    }
-    println!("{} bytes: {:.1} ns", head.len(), start.elapsed().as_secs_f64() * 1e9 / f64::from(rounds));
-}

@@ -7,7 +7,11 @@
 )]
 
 mod aborts;
+mod backpressure;
+mod expectations;
+mod framing;
 mod retries;
 mod smuggling;
 mod smuggling_h2;
+mod streaming;
 mod upgrades;

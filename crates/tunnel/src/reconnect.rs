@@ -5,7 +5,7 @@ use std::time::Duration;
 /// First pause after a try that failed, before jitter.
 const BASE: Duration = Duration::from_millis(50);
 /// Longest pause during the first minute of an outage.
-const CAP_EARLY: Duration = Duration::from_secs(5);
+const CAP_EARLY: Duration = Duration::from_secs(2);
 /// Longest pause after that.
 const CAP_LATE: Duration = Duration::from_secs(30);
 /// A session that stood this long was healthy: the next outage starts from the beginning.

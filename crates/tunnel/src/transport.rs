@@ -26,6 +26,12 @@ use crate::tls::exporter;
 pub const CONNECT_PATH: &str = "/connect";
 /// Largest WebSocket message either side sends; a larger one is refused.
 const MAX_MESSAGE: usize = 1024 * 1024;
+/// How long TCP may take. Short, because the kernel repeats a lost first packet ever more slowly: after an outage a
+/// fresh attempt gets through sooner than an old one.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(2500);
+/// How long the kernel may hold bytes the other end has not acknowledged.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const USER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bytes of one WebSocket message this side sends.
 const MESSAGE: usize = 64 * 1024;
 
@@ -144,7 +150,9 @@ async fn try_dial(
 ) -> Result<(Transport, Exporter), DialError> {
     let name = ServerName::try_from(host.to_owned()).map_err(|_invalid| DialError::Name(host.to_owned()))?;
     let connect_failed = |source| DialError::Connect { addr: addr.to_owned(), source };
-    let tcp = TcpStream::connect((host, port)).await.map_err(connect_failed)?;
+    let connecting = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((host, port)));
+    let tcp =
+        connecting.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(connect_failed)?;
     tune(&tcp).map_err(connect_failed)?;
     let tls_failed = |source| DialError::Tls { addr: addr.to_owned(), source };
     let stream = TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await.map_err(tls_failed)?;
@@ -175,13 +183,15 @@ fn authority(host: &str, port: u16) -> String {
 }
 
 /// Settings every TCP connection of a session needs: no delay for small writes (both ends batch themselves), and
-/// the kernel's own probes as a second net under ours.
+/// the kernel's own probes and its limit on unacknowledged bytes as a second net under our own probes.
 ///
 /// # Errors
 /// What the system said.
 pub fn tune(tcp: &TcpStream) -> io::Result<()> {
     tcp.set_nodelay(true)?;
     let socket = SockRef::from(tcp);
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     socket.set_tcp_keepalive(
         &TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10)),
     )

@@ -68,8 +68,8 @@ mod tests {
     fn pauses_start_small_grow_and_stay_under_their_cap_for_ever() {
         for seed in 0..200 {
             let mut backoff = Backoff::new(seed);
-            assert!(backoff.next_pause() < BASE);
-            let mut waited = Duration::ZERO;
+            let mut waited = backoff.next_pause();
+            assert!(waited < BASE);
             for _ in 0..500 {
                 let pause = backoff.next_pause();
                 assert!(pause >= BASE / 2);

@@ -36,8 +36,11 @@ type Read<T> = fn(&mut Reader<'_>, &tree::Node) -> Option<T>;
 /// The file cannot be read, or has problems: all of them.
 pub(crate) fn load<T>(path: &Path, read: Read<T>) -> Result<Loaded<T>, CliError> {
     let name = path.display().to_string();
-    let text = std::fs::read_to_string(path)
-        .map_err(|cause| CliError::usage(format!("cannot read {name}")).caused_by(&cause))?;
+    let text = std::fs::read_to_string(path).map_err(|cause| {
+        CliError::usage(format!("cannot read {name}"))
+            .caused_by(&cause)
+            .next("check the path, and that this user may read it")
+    })?;
     parse(&name, path.parent().unwrap_or_else(|| Path::new("")), &text, read)
 }
 

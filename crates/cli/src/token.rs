@@ -94,8 +94,13 @@ impl TokenArgs {
     }
 }
 
+/// What to do about a secret that cannot be had.
+const CHECK_IT: &str = "check that it is set and readable";
+
 fn empty(key: &str) -> CliError {
-    CliError::usage(format!("{key} is empty")).because("an empty secret would let everybody in")
+    CliError::usage(format!("{key} is empty"))
+        .because("an empty secret would let everybody in")
+        .next(CHECK_IT)
 }
 
 /// Takes the blanks and line ends off that editors and `echo` leave, and refuses what no header could carry.
@@ -112,7 +117,7 @@ fn clean(text: &Secret, key: &str) -> Result<Secret, CliError> {
 /// Reads a secret file: the text without surrounding blanks, never empty.
 pub(crate) fn read_file(path: &Path, key: &str) -> Result<Secret, CliError> {
     let text = std::fs::read_to_string(path).map_err(|cause| {
-        CliError::usage(format!("cannot read {key} {}", path.display())).caused_by(&cause)
+        CliError::usage(format!("cannot read {key} {}", path.display())).caused_by(&cause).next(CHECK_IT)
     })?;
     let key = format!("{key} {}", path.display());
     clean(&Secret::new(text).map_err(|_empty| empty(&key))?, &key)
@@ -123,6 +128,7 @@ pub(crate) fn read_env(name: &str, key: &str) -> Result<Secret, CliError> {
     let text = env::var(name).ok_or_else(|| {
         CliError::usage(format!("{key} {name} is not set"))
             .because("no environment variable has this name, or its value is not UTF-8")
+            .next(CHECK_IT)
     })?;
     let key = format!("{key} {name}");
     clean(&Secret::new(text).map_err(|_empty| empty(&key))?, &key)

@@ -310,7 +310,7 @@ pub(crate) const SECRET: Kind<SecretValue> = Kind {
         };
         let secret = secret.map_err(|cause| {
             let (what, next) = cause.what_and_next();
-            Bad { what, hint: Some(next.unwrap_or_else(|| "check that it is set and readable".to_owned())) }
+            Bad { what, hint: next }
         })?;
         Ok(SecretValue { secret, source })
     },

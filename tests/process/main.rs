@@ -13,8 +13,12 @@ mod support;
 
 mod bulk;
 mod clients;
+mod command_line;
 
 mod drain;
+mod generate;
+mod kills;
+mod metrics;
 
 mod quickstart;
 mod readiness;

@@ -215,7 +215,9 @@ impl Connection {
     pub(crate) fn response(&mut self) -> io::Result<Response> {
         let head = self.head()?;
         let mut body = Vec::new();
-        self.body(&head).read_to_end(&mut body)?;
+        self.body(&head)
+            .read_to_end(&mut body)
+            .map_err(|error| io::Error::new(error.kind(), format!("a response was cut: {error}")))?;
         if let Some(line) = secrets::leak(&body) {
             panic!("a response says a token: {line}");
         }

@@ -38,8 +38,8 @@ pub(crate) enum State {
     Connected(Session),
 }
 
-/// What it takes to open a session.
-pub(crate) struct Connector {
+/// Keeps a session up: what it takes to open one, again and again.
+pub(crate) struct Keeper {
     pub(crate) gateway: GatewayUrl,
     pub(crate) framing: Framing,
     pub(crate) tls: Arc<ClientConfig>,
@@ -77,7 +77,7 @@ impl ConnectError {
     }
 }
 
-impl Connector {
+impl Keeper {
     /// Runs for ever; ends only with its scope.
     pub(crate) async fn run(self) {
         let mut backoff = Backoff::new(u64::from_be_bytes(seed(self.instance)));

@@ -21,7 +21,7 @@ use tokio_util::sync::DropGuard;
 
 use crate::Config;
 use crate::config::{Transport, Verify};
-use crate::connect::{Connector, State};
+use crate::connect::{Keeper, State};
 use crate::expose::Exposed;
 use crate::observe::Observe;
 
@@ -109,7 +109,7 @@ impl Agent {
                 Some(bound)
             }
         };
-        let connector = Connector {
+        let keeper = Keeper {
             gateway: config.gateway,
             framing,
             tls,
@@ -121,7 +121,7 @@ impl Agent {
             state: sender,
             scope: scope.clone(),
         };
-        scope.spawn("session loop", connector.run());
+        scope.spawn("session loop", keeper.run());
         Ok(Self {
             instance,
             listen_addr,

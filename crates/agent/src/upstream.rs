@@ -32,7 +32,7 @@ const HANDLER_BUFFER: usize = 64 * 1024;
 #[derive(Clone)]
 pub(crate) enum Target {
     Tcp { host: Arc<str>, port: u16 },
-    Tls { host: Arc<str>, port: u16, name: ServerName<'static>, connector: TlsConnector },
+    Tls { host: Arc<str>, port: u16, name: ServerName<'static>, tls: TlsConnector },
     Unix(Arc<std::path::Path>),
     Files(Files),
     Status(StatusCode),
@@ -64,8 +64,8 @@ impl Target {
                 let trust = if *verify { Trust::System } else { Trust::Anyone };
                 let name =
                     ServerName::try_from(host.clone()).map_err(|_invalid| TargetError::Name(host.clone()))?;
-                let connector = TlsConnector::from(tls::upstream_client(&trust)?);
-                Self::Tls { host: host.as_str().into(), port: *port, name, connector }
+                let tls = TlsConnector::from(tls::upstream_client(&trust)?);
+                Self::Tls { host: host.as_str().into(), port: *port, name, tls }
             }
             Upstream::Unix(path) => Self::Unix(path.as_path().into()),
             Upstream::Files { root, browsing } => {
@@ -90,13 +90,13 @@ impl Target {
     async fn try_connect(&self, scope: &Scope) -> Result<Connected, Reason> {
         match self {
             Self::Tcp { host, port } => connect_tcp(host, *port).await.map(Connected::Tcp),
-            Self::Tls { host, port, name, connector } => {
+            Self::Tls { host, port, name, tls } => {
                 let tcp = connect_tcp(host, *port).await?;
-                let tls = connector.connect(name.clone(), tcp).await.map_err(|error| {
+                let stream = tls.connect(name.clone(), tcp).await.map_err(|error| {
                     tracing::warn!(upstream = %format_args!("{host}:{port}"), %error, "TLS with the upstream failed");
                     Reason::UpstreamTls
                 })?;
-                Ok(Connected::Tls(Box::new(tls)))
+                Ok(Connected::Tls(Box::new(stream)))
             }
             Self::Unix(path) => {
                 UnixStream::connect(path).await.map(Connected::Unix).map_err(|error| connect_reason(&error))

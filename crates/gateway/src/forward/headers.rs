@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_pass_byte_for_byte_in_origin_form() {
+    fn targets_pass_byte_for_byte() {
         for (from, to) in [
             ("/a%2Fb//../c;d?x=%20&y=a/../b", "/a%2Fb//../c;d?x=%20&y=a/../b"),
             ("http://a.example/p?q", "/p?q"),

@@ -356,7 +356,7 @@ impl Scanner {
         }
         self.facts.version = version;
         self.facts.part = Part::Fields;
-        if syntax::is_origin_form(target) || (target == b"*" && method == b"OPTIONS") {
+        if syntax::is_path_form(target) || (target == b"*" && method == b"OPTIONS") {
             return Ok(());
         }
         self.facts.target = Some(absolute_form(target, start + method.len() + 1)?);
@@ -564,7 +564,7 @@ fn absolute_form(target: &[u8], at: usize) -> Result<(Span, u16), Refusal> {
     };
     let end = rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
-    if syntax::authority(authority).is_none() || !(path.is_empty() || syntax::is_origin_form(path)) {
+    if syntax::authority(authority).is_none() || !(path.is_empty() || syntax::is_path_form(path)) {
         return Err(bad("The address in the target is malformed."));
     }
     let start = at + target.len() - rest.len();

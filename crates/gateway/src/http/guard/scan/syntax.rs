@@ -129,7 +129,7 @@ pub(super) fn strip_prefix_ignore_case<'a>(bytes: &'a [u8], prefix: &[u8]) -> Op
 }
 
 /// Whether this is a path that starts with `/`, with or without a query, that `http::Uri` keeps as it is.
-pub(super) fn is_origin_form(target: &[u8]) -> bool {
+pub(super) fn is_path_form(target: &[u8]) -> bool {
     if target.first() != Some(&b'/') {
         return false;
     }

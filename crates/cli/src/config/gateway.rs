@@ -135,7 +135,7 @@ const TOKEN_NAME: Key<String> = Key {
     name: "name",
     kind: &NAME,
     presence: Presence::Required,
-    doc: "The name in status, logs and metrics; each once.",
+    doc: "The name in the gateway's log; each once.",
 };
 const TOKEN: Key<SecretValue> = Key {
     name: "token",
@@ -195,7 +195,8 @@ limits! {
     max_headers: usize = COUNT, "100", "Header fields of a request.";
     header_timeout: Duration = DURATION, "10s", "Until a request's head, or a TLS handshake, must be complete.";
     idle_timeout: Duration = DURATION, "75s", "How long a connection may stay open without a request on it.";
-    stall_timeout: Duration = DURATION, "2m", "How long a body or an upgraded connection may make no progress at all.";
+    stall_timeout: Duration = DURATION, "2m",
+        "How long a client may let a body stand still that it sends, or a response that it does not read.";
     connect_timeout: Duration = DURATION, "10s", "How long the agent may take to connect to the upstream.";
     response_timeout: Duration = DURATION, "5m",
         "How long the upstream may take from the end of the request to the head of its response.";

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ::http::{Request, Response};
+use ::http::{HeaderValue, Request, Response};
 use adit_control::{Snapshots, authorize};
 use hyper::body::Incoming;
 
@@ -34,6 +34,25 @@ pub(crate) struct Connection {
     pub(crate) scheme: &'static str,
     /// Set for HTTP/1.x.
     pub(crate) guard: Option<GuardHandle>,
+    /// The peer as `X-Forwarded-For` names it; every request of the connection carries it.
+    pub(crate) forwarded_for: HeaderValue,
+    /// The peer as `Forwarded` names it (RFC 7239 §6).
+    pub(crate) node: Arc<str>,
+}
+
+impl Connection {
+    pub(crate) fn new(peer: SocketAddr, scheme: &'static str, guard: Option<GuardHandle>) -> Self {
+        let address = peer.ip().to_canonical();
+        let node = if address.is_ipv6() { format!("\"[{address}]\"") } else { address.to_string() };
+        let forwarded_for = HeaderValue::try_from(address.to_string());
+        Self {
+            peer,
+            scheme,
+            guard,
+            forwarded_for: forwarded_for.unwrap_or_else(|_| HeaderValue::from_static("unknown")),
+            node: node.into(),
+        }
+    }
 }
 
 /// The outer half: whatever happens inside, including cancellation, ends in one record and one answer.

@@ -154,7 +154,7 @@ impl Head {
         parts.method = request.method().clone();
         parts.uri = request.uri().clone();
         parts.version = request.version();
-        parts.headers = request.headers().clone();
+        parts.headers = std::mem::take(request.headers_mut());
         Ok(Self { parts })
     }
 

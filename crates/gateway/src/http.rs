@@ -138,7 +138,7 @@ where
     let on_refusal =
         Box::new(move |refused: &guard::Refusal| observe.head_refused(refused.reason, peer.ip()));
     let (guarded, handle) = guard::Guard::new(io, Arc::clone(&serving.guard), on_refusal);
-    let connection = Connection { peer, scheme, guard: Some(handle) };
+    let connection = Connection::new(peer, scheme, Some(handle));
     let service = service_fn(|request| {
         let (connection, plane) = (connection.clone(), Arc::clone(&serving.plane));
         async move { Ok::<_, Infallible>(carry(request, &connection, &plane).await) }
@@ -169,7 +169,7 @@ where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let Accepted { peer, scheme, is_http2: _ } = accepted;
-    let connection = Connection { peer, scheme, guard: None };
+    let connection = Connection::new(peer, scheme, None);
     let activity = Arc::new(Activity::default());
     let service = service_fn(|request| {
         let (connection, plane) = (connection.clone(), Arc::clone(&serving.plane));

@@ -173,32 +173,32 @@ fn set_forwarding(headers: &mut HeaderMap, client: &Client<'_>) {
             headers.remove(name);
         }
     }
-    let peer = client.connection.peer.ip().to_canonical();
-    let proto = client.connection.scheme;
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("").to_owned();
-    let node = if peer.is_ipv6() { format!("\"[{peer}]\"") } else { peer.to_string() };
-    let element = if host.is_empty() {
-        format!("for={node};proto={proto}")
-    } else {
-        format!("for={node};host=\"{host}\";proto={proto}")
+    let (forwarded_for, node, proto) =
+        (&client.connection.forwarded_for, &client.connection.node, client.connection.scheme);
+    let host = headers.get(header::HOST).filter(|host| !host.is_empty()).cloned();
+    let element = match host.as_ref().and_then(|host| host.to_str().ok()) {
+        Some(host) => format!("for={node};host=\"{host}\";proto={proto}"),
+        None => format!("for={node};proto={proto}"),
     };
-    append_list(headers, &XFF, &peer.to_string());
-    append_list(headers, &header::FORWARDED, &element);
-    if !headers.contains_key(XFP) {
-        headers.insert(XFP, HeaderValue::from_static(proto));
+    append_list(headers, XFF, forwarded_for.clone());
+    if let Ok(element) = HeaderValue::try_from(element) {
+        append_list(headers, header::FORWARDED, element);
     }
-    if !headers.contains_key(XFH)
-        && !host.is_empty()
-        && let Ok(host) = HeaderValue::from_str(&host)
-    {
-        headers.insert(XFH, host);
+    headers.entry(XFP).or_insert(HeaderValue::from_static(proto));
+    if let Some(host) = host {
+        headers.entry(XFH).or_insert(host);
     }
 }
 
-fn append_list(headers: &mut HeaderMap, name: &HeaderName, element: &str) {
-    let mut list: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
-    list.push(element);
-    if let Ok(value) = HeaderValue::from_str(&list.join(", ")) {
+/// Appends an element to a list field, which becomes one field if it was several.
+fn append_list(headers: &mut HeaderMap, name: HeaderName, element: HeaderValue) {
+    let known: Vec<&[u8]> = headers.get_all(&name).iter().map(HeaderValue::as_bytes).collect();
+    let value = if known.is_empty() {
+        Ok(element)
+    } else {
+        HeaderValue::from_bytes(&[known.join(&b", "[..]).as_slice(), element.as_bytes()].join(&b", "[..]))
+    };
+    if let Ok(value) = value {
         headers.insert(name, value);
     }
 }
@@ -219,7 +219,7 @@ mod tests {
     use crate::flow::Connection;
 
     fn rewritten(request: Request<()>, trusted: bool) -> Request<()> {
-        let connection = Connection { peer: "203.0.113.7:1".parse().unwrap(), scheme: "https", guard: None };
+        let connection = Connection::new("203.0.113.7:1".parse().unwrap(), "https", None);
         let client = Client { connection: &connection, trusted };
         let mut request = request;
         let is_upgrade = wants_upgrade(&request);

@@ -15,6 +15,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::flow::{Connection, DataPlane, carry};
@@ -39,6 +40,8 @@ mod h2 {
     pub(super) const SEND_BUFFER: usize = 64 * 1024;
     /// Bytes of a request's decoded headers.
     pub(super) const MAX_HEADER_LIST: u32 = 64 * 1024;
+    /// Requests a client may cancel, beside two for each one it lets complete.
+    pub(super) const CANCEL_BUDGET: usize = 100;
     /// Silence after which a client is asked whether it is there.
     pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(30);
     /// How long its answer may take.
@@ -138,9 +141,9 @@ where
     let on_refusal =
         Box::new(move |refused: &guard::Refusal| observe.head_refused(refused.reason, peer.ip()));
     let (guarded, handle) = guard::Guard::new(io, Arc::clone(&serving.guard), on_refusal);
-    let connection = Connection::new(peer, scheme, Some(handle));
+    let connection = Arc::new(Connection::new(peer, scheme, Some(handle)));
     let service = service_fn(|request| {
-        let (connection, plane) = (connection.clone(), Arc::clone(&serving.plane));
+        let (connection, plane) = (Arc::clone(&connection), Arc::clone(&serving.plane));
         async move { Ok::<_, Infallible>(carry(request, &connection, &plane).await) }
     });
     let served = http1::Builder::new()
@@ -169,14 +172,14 @@ where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let Accepted { peer, scheme, is_http2: _ } = accepted;
-    let connection = Connection::new(peer, scheme, None);
+    let connection = Arc::new(Connection::new(peer, scheme, None));
     let activity = Arc::new(Activity::default());
     let service = service_fn(|request| {
-        let (connection, plane) = (connection.clone(), Arc::clone(&serving.plane));
+        let (connection, plane) = (Arc::clone(&connection), Arc::clone(&serving.plane));
         let active = Active::new(&activity);
         async move {
             let response = carry(request, &connection, &plane).await;
-            drop(active);
+            active.completed();
             Ok::<_, Infallible>(response)
         }
     });
@@ -193,6 +196,10 @@ where
     let mut served = pin!(served);
     let result = tokio::select! {
         result = served.as_mut() => result,
+        () = activity.abused.notified() => {
+            tracing::debug!(%peer, "a client that cancels nearly everything it asks for is cut off");
+            return;
+        }
         () = either(serving.draining.cancelled(), activity.idle_for(serving.plane.limits.idle_timeout)) => {
             served.as_mut().graceful_shutdown();
             served.await
@@ -210,11 +217,15 @@ async fn either(a: impl Future<Output = ()>, b: impl Future<Output = ()>) {
     }
 }
 
-/// Requests on an HTTP/2 connection, to know when it has been idle.
+/// Requests on an HTTP/2 connection, to know when it has been idle, and whether its client only makes work: asking
+/// and cancelling costs the client nothing and everybody behind the gateway a lot (CVE-2023-44487).
 #[derive(Debug, Default)]
 struct Activity {
     active: AtomicUsize,
     started: AtomicUsize,
+    completed: AtomicUsize,
+    cancelled: AtomicUsize,
+    abused: Notify,
 }
 
 impl Activity {
@@ -232,19 +243,39 @@ impl Activity {
     }
 }
 
-struct Active(Arc<Activity>);
+/// A request under way; cancelled if it is dropped before it is completed.
+struct Active {
+    activity: Arc<Activity>,
+    is_completed: bool,
+}
 
 impl Active {
     fn new(activity: &Arc<Activity>) -> Self {
         activity.active.fetch_add(1, Ordering::Relaxed);
         activity.started.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(activity))
+        Self { activity: Arc::clone(activity), is_completed: false }
+    }
+}
+
+impl Active {
+    fn completed(mut self) {
+        self.is_completed = true;
     }
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Ordering::Relaxed);
+        let activity = &self.activity;
+        activity.active.fetch_sub(1, Ordering::Relaxed);
+        if self.is_completed {
+            activity.completed.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let cancelled = activity.cancelled.fetch_add(1, Ordering::Relaxed) + 1;
+        let completed = activity.completed.load(Ordering::Relaxed);
+        if cancelled > h2::CANCEL_BUDGET.saturating_add(completed.saturating_mul(2)) {
+            activity.abused.notify_one();
+        }
     }
 }
 

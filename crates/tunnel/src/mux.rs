@@ -418,11 +418,13 @@ impl Mux {
         }
     }
 
-    /// Ends the session and every stream in it.
+    /// Ends the session and every stream in it. A peer that had announced its leaving is not lost: it has left.
     pub(crate) fn close(&mut self, reason: Reason, wake: &mut Vec<Waker>) {
         if self.closed.is_some() {
             return;
         }
+        let announced = self.goaway_received.filter(|_| reason == Reason::AgentLost);
+        let reason = announced.unwrap_or(reason);
         self.closed = Some(reason);
         for row in self.rows.values_mut() {
             if row.gone.is_none() && !(row.remote_fin && row.local_fin) {

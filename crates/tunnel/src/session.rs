@@ -79,9 +79,12 @@ impl Session {
         Some((header, Stream::new(Arc::clone(&self.shared), id)))
     }
 
-    /// Ends the session and every stream in it, now. Does not wait.
+    /// Ends the session and every stream in it, now, and tells the peer why. Does not wait.
     pub fn close(&self, reason: Reason) {
-        self.shared.with(|mux, wake| mux.close(reason, wake));
+        self.shared.with(|mux, wake| {
+            mux.go_away(reason);
+            mux.close(reason, wake);
+        });
     }
 
     /// Announces that this side takes no new streams, and waits until the last one has ended or the session is

@@ -140,7 +140,7 @@ async fn closing_tells_the_other_side_and_ends_the_driver() {
     let scope = Scope::new();
     let (gateway, agent) = pair(&scope, 4096);
     gateway.close(Reason::Draining);
-    assert_eq!(agent.closed().await, Reason::AgentLost);
+    assert_eq!(agent.closed().await, Reason::Draining);
     assert_eq!(scope.drain(Duration::from_secs(5)).await, 0);
 }
 

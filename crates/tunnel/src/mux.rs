@@ -266,6 +266,16 @@ impl Mux {
         Poll::Ready(Ok(bytes))
     }
 
+    /// Waits for the end of a stream as a whole, for whoever has read to the end of its input.
+    pub(crate) fn poll_gone(&mut self, id: u32, waker: &Waker) -> Poll<Gone> {
+        let Some(row) = self.rows.get_mut(&id) else { return Poll::Ready(Gone::Local(Reason::Cancelled)) };
+        if let Some(gone) = row.gone {
+            return Poll::Ready(gone);
+        }
+        replace_waker(&mut row.reader, waker);
+        Poll::Pending
+    }
+
     /// Returns credit for what was taken, and more of it if the window turned out to be what limits the sender.
     fn grant(&mut self, id: u32) {
         let Some(row) = self.rows.get_mut(&id) else { return };

@@ -103,7 +103,12 @@ impl<U: AsyncRead + AsyncWrite + Unpin> Pump<U> {
         if let Poll::Ready(Err(reason)) = self.poll_back(cx, stream, meter) {
             return Poll::Ready(reason);
         }
-        if self.onward.done && self.back.done { Poll::Ready(Reason::Done) } else { Poll::Pending }
+        match (self.onward.done, self.back.done) {
+            (true, true) => Poll::Ready(Reason::Done),
+            // Nobody reads the stream any longer, yet an upstream that says nothing must not outlive it.
+            (true, false) => stream.poll_gone(cx),
+            (false, _) => Poll::Pending,
+        }
     }
 
     fn poll_onward(

@@ -156,6 +156,11 @@ impl Stream {
         Poll::Ready(Ok((!chunk.is_empty()).then_some(chunk)))
     }
 
+    /// Waits until the stream is reset or its session ends; for whoever has read to the end of its input.
+    pub(crate) fn poll_gone(&self, cx: &Context<'_>) -> Poll<Reason> {
+        self.handle.shared.with(|mux, _| mux.poll_gone(self.handle.id, cx.waker())).map(Gone::reason)
+    }
+
     fn poll_pending(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>> {
         self.pending = ready!(self.handle.shared.with(|mux, _| mux.poll_read(self.handle.id, cx.waker())))?;
         Poll::Ready(Ok(()))

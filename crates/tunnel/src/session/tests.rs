@@ -84,6 +84,31 @@ async fn first_bytes_travel_with_the_open_and_the_confirmation_comes_back() {
 }
 
 #[tokio::test]
+async fn a_stream_given_up_after_its_half_close_lets_go_of_a_silent_upstream() {
+    let scope = Scope::new();
+    let (gateway, agent) = pair(&scope, 4096);
+    for ends_by_session in [false, true] {
+        let mut stream = gateway.open(&header()).unwrap();
+        let (_, accepted) = agent.accept().await.unwrap();
+        let (near, mut far) = tokio::io::duplex(4096);
+        let (done, outcome) = tokio::sync::oneshot::channel();
+        scope.spawn("relay", async move {
+            done.send(relay(accepted, near, Reason::UpstreamClosed, &NoMeter).await).unwrap();
+        });
+        stream.shutdown().await.unwrap();
+        assert_eq!(far.read(&mut [0; 1]).await.unwrap(), 0, "the half-close has passed");
+        if ends_by_session {
+            gateway.close(Reason::Draining);
+        } else {
+            drop(stream);
+        }
+        let outcome = tokio::time::timeout(Duration::from_secs(5), outcome).await;
+        let reason = outcome.expect("the relay waits for the upstream").unwrap().reason;
+        assert_eq!(reason, if ends_by_session { Reason::AgentLost } else { Reason::Cancelled });
+    }
+}
+
+#[tokio::test]
 async fn a_reset_reaches_the_other_end_as_its_reason() {
     let scope = Scope::new();
     let (gateway, agent) = pair(&scope, 4096);

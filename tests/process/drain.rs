@@ -140,6 +140,36 @@ fn idle_roles_end_at_once_with_0() {
 }
 
 #[test]
+fn an_agent_lets_go_of_an_upstream_that_stays_silent_when_the_gateway_has_gone() {
+    use std::io::Write as _;
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let silent = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let head = Head::read(&mut io::BufReader::new(stream.try_clone().unwrap())).unwrap();
+        stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+        // It neither closes nor says anything when its input ends; only the agent can end this connection.
+        (head.is_some(), stream)
+    });
+    let world = World::new();
+    let mut gateway = world.gateway(GatewayFile::default());
+    let mut agent = world.agent(&gateway, &[("*", &url)], "");
+    let response = crate::support::http::once(gateway.public(), &Request::get("x", "/")).unwrap();
+    assert_eq!(response.status, 204);
+    let (was_asked, _open) = silent.join().unwrap();
+    assert!(was_asked);
+    gateway.process.signal(Signal::TERM);
+    assert_eq!(gateway.process.exit_code(SOON), 0);
+    until("no stream is left", SOON, || match agent.scrape().sum("adit_agent_streams", &[]) {
+        streams if streams < 0.5 => Ok(()),
+        streams => Err(format!("{streams} streams")),
+    });
+    agent.process.signal(Signal::TERM);
+    assert_eq!(agent.process.exit_code(SOON), 0);
+}
+
+#[test]
 fn an_agent_whose_gateway_has_gone_ends_with_0() {
     let (world, upstream) = (World::new(), Upstream::start());
     let mut gateway = world.gateway(GatewayFile::default());

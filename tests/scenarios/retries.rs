@@ -1,16 +1,9 @@
 //! A connection that went stale in the pool is the gateway's business, not the client's; and nothing that may have
 //! been applied is sent again.
 
-use adit_testkit::proto::handshake::{Hello, Offer, PROOF_LEN};
-use adit_testkit::proto::names::InstanceId;
 use adit_testkit::proto::reason::Reason;
-use adit_testkit::tunnel::handshake::greet;
-use adit_testkit::tunnel::proof::TokenKey;
-use adit_testkit::tunnel::scope::Scope;
-use adit_testkit::tunnel::session::{Session, Side};
-use adit_testkit::tunnel::transport::{Framing, Transport, dial};
 use adit_testkit::world::TOKEN;
-use adit_testkit::{AgentPlan, Answer, Signal, Upstream, World, certificate, within};
+use adit_testkit::{AgentPlan, Answer, Puppet, Signal, Upstream, World};
 use tokio::io::AsyncReadExt as _;
 
 #[tokio::test]
@@ -110,35 +103,13 @@ async fn a_post_to_an_upstream_that_closes_after_each_response_is_applied_at_mos
 async fn a_post_that_its_agent_took_along_when_it_died_is_not_given_to_another_agent() {
     let applied = Signal::default();
     let other = Upstream::named("other").await;
-    let world = World::new().run().await;
+    let mut world = World::new().run().await;
     // An agent that passes the request on and dies before it has said that it was connected.
-    let tls = certificate::credulous(Framing::Bare.alpn());
-    let control = world.control();
-    let (io, exporter) = within(
-        "dialling",
-        dial(&control.ip().to_string(), control.port(), &tls, Framing::Bare, adit_testkit::wait::PATIENCE),
-    )
-    .await
-    .unwrap();
-    let Transport::Tls(mut io) = io else { panic!("not by TLS") };
-    let hello = Hello {
-        versions: (1, 1),
-        capabilities: 0,
-        instance: InstanceId::from_bytes([7; 16]),
-        generation: 1,
-        release: "test".into(),
-        hostname: "test".into(),
-        offers: vec![Offer { service: "a.example".parse().unwrap(), upstream: "http://127.0.0.1:1".into() }],
-        proof: [0; PROOF_LEN],
-    };
-    greet(&mut io, hello, &TokenKey::new(TOKEN.as_bytes()), &exporter).await.unwrap();
-    let scope = Scope::new();
-    let session = Session::start(io, Side::Agent, &scope);
-    let mut world = world;
+    let puppet = Puppet::greet(world.control(), TOKEN, (7, 1), &["a.example"]).await.unwrap();
     world.agents_become(1).await;
 
-    let (seen, dying) = (applied.clone(), session.clone());
-    scope.spawn("dying agent", async move {
+    let (seen, dying) = (applied.clone(), puppet.session.clone());
+    puppet.spawn(async move {
         let Some((_, mut stream)) = dying.accept().await else { return };
         let mut request = vec![0; 16];
         stream.read_exact(&mut request).await.unwrap();

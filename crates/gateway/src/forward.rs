@@ -85,7 +85,7 @@ pub(crate) async fn forward(
     let upgrade = headers::wants_upgrade(&request)
         .then(|| upgrade::Upgrade::of(&mut request, client.connection.guard.clone(), plane));
     let head = Head::of(&mut request, &client, upgrade.is_some())?;
-    let expects_continue = headers::expects_continue(request.headers());
+    let expects_continue = headers::expects_continue(&head.parts.headers);
     let progress = Progress::new(record.service_counters(), expects_continue);
     let body = request.into_body();
     let has_body = !body.is_end_stream();

@@ -15,6 +15,7 @@ pub mod certificate;
 pub mod h2;
 pub mod logs;
 pub mod samples;
+pub mod session;
 pub mod upstream;
 pub mod wait;
 pub mod wire;
@@ -26,6 +27,7 @@ pub use adit_proto as proto;
 pub use adit_telemetry as telemetry;
 pub use adit_tunnel as tunnel;
 
+pub use session::Puppet;
 pub use upstream::{Answer, Upstream};
 pub use wait::{Signal, until, within};
 pub use wire::{Reply, Wire};

@@ -41,7 +41,7 @@ where
         match look().await {
             Ok(found) => return found,
             Err(state) if Instant::now() > deadline => panic!("{what}: not reached; last state: {state:#?}"),
-        // tidy: allow(sleep): the one place that polls, for levels that have no signal
+            // tidy: allow(sleep): the one place that polls, for levels that have no signal
             Err(_not_yet) => sleep(LOOK).await,
         }
     }

@@ -1,0 +1,67 @@
+//! An agent of a test's own making: it proves a token and then does what the test wants.
+
+use std::net::SocketAddr;
+
+use adit_proto::handshake::{Hello, Offer, PROOF_LEN};
+use adit_proto::names::InstanceId;
+use adit_tunnel::handshake::{HandshakeError, greet};
+use adit_tunnel::proof::TokenKey;
+use adit_tunnel::scope::Scope;
+use adit_tunnel::session::{Session, Side};
+use adit_tunnel::transport::{Framing, Transport, dial};
+
+use crate::certificate::credulous;
+use crate::wait::PATIENCE;
+use crate::within;
+
+/// A session with nobody behind it. Its end is sudden when this is dropped.
+#[derive(Debug)]
+pub struct Puppet {
+    /// The session.
+    pub session: Session,
+    scope: Scope,
+}
+
+impl Drop for Puppet {
+    fn drop(&mut self) {
+        self.scope.cancel();
+    }
+}
+
+impl Puppet {
+    /// Opens a session as this instance and generation, offering these hosts.
+    ///
+    /// # Errors
+    /// What became of the handshake.
+    pub async fn greet(
+        control: SocketAddr,
+        token: &str,
+        (instance, generation): (u8, u64),
+        hosts: &[&str],
+    ) -> Result<Self, HandshakeError> {
+        let tls = credulous(Framing::Bare.alpn());
+        let host = control.ip().to_string();
+        let dialled = dial(&host, control.port(), &tls, Framing::Bare, PATIENCE).await.unwrap();
+        let (Transport::Tls(mut io), exporter) = dialled else { panic!("only bare TLS was allowed") };
+        let offer =
+            |host: &&str| Offer { service: host.parse().unwrap(), upstream: "http://puppet".to_owned() };
+        let hello = Hello {
+            versions: (1, 1),
+            capabilities: 0,
+            instance: InstanceId::from_bytes([instance; 16]),
+            generation,
+            release: "test".to_owned(),
+            hostname: "test".to_owned(),
+            offers: hosts.iter().map(offer).collect(),
+            proof: [0; PROOF_LEN],
+        };
+        within("the handshake", greet(&mut io, hello, &TokenKey::new(token.as_bytes()), &exporter)).await?;
+        let scope = Scope::new();
+        Ok(Self { session: Session::start(io, Side::Agent, &scope), scope })
+    }
+
+    /// Runs something beside the test for as long as this lives.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.scope.spawn("puppet", task);
+    }
+}

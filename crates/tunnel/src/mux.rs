@@ -122,6 +122,7 @@ struct Row {
     gone: Option<Gone>,
     reader: Option<Waker>,
     writer: Option<Waker>,
+    opener: Option<Waker>,
 }
 
 impl Row {
@@ -141,12 +142,14 @@ impl Row {
             gone: None,
             reader: None,
             writer: None,
+            opener: None,
         }
     }
 
     fn wake_all(&mut self, wake: &mut Vec<Waker>) {
         wake.extend(self.reader.take());
         wake.extend(self.writer.take());
+        wake.extend(self.opener.take());
     }
 }
 
@@ -180,6 +183,8 @@ pub(crate) struct Mux {
     /// Woken when the last stream ends or the session closes.
     watchers: Vec<Waker>,
     pongs: u32,
+    /// The round holds something a living peer answers before long: an open, or data.
+    asks: bool,
 }
 
 impl Mux {
@@ -205,6 +210,7 @@ impl Mux {
             driver: None,
             watchers: Vec::new(),
             pongs: 0,
+            asks: false,
         }
     }
 
@@ -227,6 +233,7 @@ impl Mux {
         let mut payload = BytesMut::with_capacity(64);
         header.encode(&mut payload);
         frame::put(&mut self.out, Kind::Open, id, &payload);
+        self.asks = true;
         self.wake_driver();
         Ok(id)
     }
@@ -340,6 +347,7 @@ impl Mux {
         // The first writer owns the round; a second one ends that for good (0 is no stream's id).
         self.round_owner = Some(if self.round_owner.is_none_or(|owner| owner == id) { id } else { 0 });
         put_slices(&mut self.out, Kind::Data, id, bufs, n);
+        self.asks = true;
         self.wake_driver();
         Poll::Ready(Ok(n))
     }
@@ -392,6 +400,17 @@ impl Mux {
     /// Whether the peer has confirmed that the upstream is connected.
     pub(crate) fn is_opened(&self, id: u32) -> bool {
         self.rows.get(&id).is_some_and(|row| row.opened)
+    }
+
+    /// Waits until the upstream is connected or the stream has ended.
+    pub(crate) fn poll_opened(&mut self, id: u32, waker: &Waker) -> Poll<()> {
+        match self.rows.get_mut(&id) {
+            Some(row) if !row.opened && row.gone.is_none() => {
+                replace_waker(&mut row.opener, waker);
+                Poll::Pending
+            }
+            Some(_) | None => Poll::Ready(()),
+        }
     }
 
     /// How a stream was ended, if it was.
@@ -456,6 +475,11 @@ impl Mux {
     }
 
     // === For the driver ===
+
+    /// Whether the round that is taken next asks for an answer; asking clears it.
+    pub(crate) const fn take_asks(&mut self) -> bool {
+        std::mem::replace(&mut self.asks, false)
+    }
 
     /// Takes what is ready for the wire, leaving `spare` (emptied) in its place, and starts the next round.
     pub(crate) fn take_round(&mut self, spare: Round, wake: &mut Vec<Waker>) -> Round {
@@ -561,15 +585,16 @@ impl Mux {
             Kind::Opened => {
                 let Some(row) = self.rows.get_mut(&id) else { return self.late(header) };
                 row.opened = true;
-                row.wake_all(wake);
+                wake.extend(row.opener.take());
                 Ok(())
             }
             Kind::Reset => {
                 let reason = Reason::from_code(u16::from_be_bytes([payload[0], payload[1]]));
                 let Some(row) = self.rows.get_mut(&id) else { return self.late(header) };
                 if row.gone.is_none() {
+                    // What arrived before it stays readable: a response may be complete although the connection it
+                    // came on ended badly.
                     row.gone = Some(Gone::Remote(reason));
-                    row.recv = BytesMut::new();
                     row.wake_all(wake);
                 }
                 Ok(())

@@ -91,6 +91,11 @@ impl Watch {
         self.handle.shared.with(|mux, _| mux.is_opened(self.handle.id))
     }
 
+    /// Waits until the upstream is connected or the stream has ended. One waiter at a time. Cancel safe.
+    pub async fn opened(&self) {
+        poll_fn(|cx| self.handle.shared.with(|mux, _| mux.poll_opened(self.handle.id, cx.waker()))).await;
+    }
+
     /// How the stream was ended, if it was reset or its session has ended.
     #[must_use]
     pub fn end(&self) -> Option<Reason> {

@@ -209,12 +209,14 @@ fn a_reset_ends_both_directions_and_late_frames_are_forgiven() {
     let (mut gateway, mut agent) = pair();
     let id = open(&mut gateway, &mut agent);
     write(&mut agent, id, b"on its way");
+    write(&mut gateway, id, b"last words");
     let mut wake = Vec::new();
     gateway.reset(id, Reason::ClientGone, &mut wake);
     gateway.release(id, &mut wake);
     deliver(&mut agent, &mut gateway, usize::MAX).unwrap();
     deliver(&mut gateway, &mut agent, usize::MAX).unwrap();
     assert_eq!(agent.gone(id), Some(Gone::Remote(Reason::ClientGone)));
+    assert_eq!(read(&mut agent, id).unwrap(), b"last words", "what arrived before a reset can be read");
     assert!(matches!(agent.poll_read(id, noop()), Poll::Ready(Err(Gone::Remote(Reason::ClientGone)))));
     assert!(matches!(
         agent.poll_write(id, &[IoSlice::new(b"x")], noop()),
@@ -296,6 +298,21 @@ fn a_peer_that_breaks_the_protocol_is_found_out() {
     assert_eq!(violation(&[(Kind::Hello, 0, b"x")]), Some(Violation::Unexpected(Kind::Hello)));
     assert_eq!(violation(&[(Kind::Window, 1, &u32::MAX.to_be_bytes())]), Some(Violation::Credit(1)));
     assert_eq!(violation(&[(Kind::Data, 1, b"x"), (Kind::Fin, 1, b"y")]), None);
+}
+
+#[test]
+fn only_opens_and_data_ask_for_an_answer() {
+    let (mut gateway, mut agent) = pair();
+    let id = gateway.open(&header()).unwrap();
+    assert!(gateway.take_asks());
+    deliver(&mut gateway, &mut agent, usize::MAX).unwrap();
+    agent.confirm(id);
+    agent.probe();
+    assert!(!agent.take_asks());
+    deliver(&mut agent, &mut gateway, usize::MAX).unwrap();
+    assert!(!gateway.take_asks(), "an answer to a probe asks for nothing");
+    write(&mut gateway, id, b"x");
+    assert!(gateway.take_asks());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use adit_proto::reason::Reason;
-use bytes::{Buf as _, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 use tokio_util::io::poll_read_buf;
@@ -21,8 +21,10 @@ use crate::mux::Violation;
 const READ_SIZE: usize = 64 * 1024;
 /// Reads in a row before it is the writer's turn again.
 const READS_PER_TURN: usize = 8;
-/// A buffer that is empty and larger than this is given back to the allocator when the session goes idle.
-const IDLE_BUFFER: usize = 4 * 1024;
+/// A read or a round of at most this many bytes is small.
+const SMALL: usize = 4 * 1024;
+/// After so many small ones in a row, large buffers are given back to the allocator.
+const QUIET: u32 = 32;
 /// How long the last bytes of a closed session may take to leave.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -30,10 +32,12 @@ struct Driver<IO> {
     io: IO,
     shared: Arc<Shared>,
     input: BytesMut,
-    /// The round on its way out; what is left of it.
+    /// The round on its way out.
     output: BytesMut,
-    /// An emptied buffer for the next round.
-    spare: BytesMut,
+    /// Bytes of `output` that are out.
+    written: usize,
+    /// Small rounds and reads in a row; after some, large buffers are given back.
+    quiet: u32,
     needs_flush: bool,
     /// There is something to write, and everybody else who is ready has had a turn to add to it.
     gathered: bool,
@@ -60,7 +64,8 @@ where
         shared,
         input: BytesMut::new(),
         output: BytesMut::new(),
-        spare: BytesMut::new(),
+        written: 0,
+        quiet: 0,
         needs_flush: false,
         gathered: false,
         keepalive: Keepalive::new(patience),
@@ -153,13 +158,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         for _ in 0..READS_PER_TURN {
             match self.poll_fill(cx) {
                 Poll::Pending => {
-                    if self.input.is_empty() && self.input.capacity() > IDLE_BUFFER {
+                    if self.input.is_empty() && self.is_quiet() {
                         self.input = BytesMut::new();
                     }
                     return Ok(false);
                 }
                 Poll::Ready(Ok(0)) => return Err(Reason::AgentLost),
-                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Ok(n)) => self.note_size(n),
                 Poll::Ready(Err(error)) => {
                     tracing::debug!(%error, "session lost while reading");
                     return Err(Reason::AgentLost);
@@ -188,7 +193,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     /// and one TLS record carry them all. When nobody is ready this costs nothing but a second look.
     fn poll_gather(&mut self, cx: &Context<'_>) -> Poll<()> {
         let gathered = std::mem::take(&mut self.gathered);
-        if gathered || !self.output.is_empty() || !self.shared.with(|mux, _| mux.has_output()) {
+        if gathered || self.written < self.output.len() || !self.shared.with(|mux, _| mux.has_output()) {
             return Poll::Ready(());
         }
         self.gathered = true;
@@ -199,11 +204,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     /// Writes until there is nothing more to write or the transport takes no more.
     fn poll_output(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         loop {
-            while !self.output.is_empty() {
-                match Pin::new(&mut self.io).poll_write(cx, &self.output) {
+            while self.written < self.output.len() {
+                match Pin::new(&mut self.io).poll_write(cx, &self.output[self.written..]) {
                     Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                     Poll::Ready(Ok(n)) => {
-                        self.output.advance(n);
+                        self.written += n;
                         self.needs_flush = true;
                     }
                     Poll::Ready(Err(error)) => return Err(error),
@@ -213,32 +218,42 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                     }
                 }
             }
-            self.output.clear();
-            if self.spare.capacity() == 0 {
-                std::mem::swap(&mut self.spare, &mut self.output);
-            }
-            let spare = std::mem::take(&mut self.spare);
+            // The emptied buffer takes the place of the next round's: two buffers serve for ever.
+            let mut spare = if self.is_quiet() { BytesMut::new() } else { std::mem::take(&mut self.output) };
+            spare.clear();
+            self.written = 0;
             let round = self.shared.with(|mux, wake| {
                 if mux.has_output() {
-                    return Ok(mux.take_round(spare, wake));
+                    return Ok((mux.take_asks(), mux.take_round(spare, wake)));
                 }
                 mux.set_driver(cx.waker());
                 Err(spare)
             });
             match round {
-                Ok(round) => {
+                Ok((asks, round)) => {
+                    self.note_size(round.len());
                     self.output = round;
-                    let now = self.now();
-                    self.keepalive.sent(now);
+                    if asks {
+                        let now = self.now();
+                        self.keepalive.sent(now);
+                    }
                 }
                 Err(spare) => {
-                    if spare.capacity() <= IDLE_BUFFER {
-                        self.spare = spare;
-                    }
+                    self.output = spare;
                     return self.poll_flush(cx);
                 }
             }
         }
+    }
+
+    /// Notes how much moved in one go.
+    const fn note_size(&mut self, bytes: usize) {
+        self.quiet = if bytes > SMALL { 0 } else { self.quiet.saturating_add(1) };
+    }
+
+    /// Whether large buffers have been of no use for a while.
+    const fn is_quiet(&self) -> bool {
+        self.quiet >= QUIET
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -257,7 +272,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     /// After a close from this side: writes what is queued, then ends the transport.
     fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_output(cx)?;
-        if !self.output.is_empty() {
+        if self.written < self.output.len() {
             return Poll::Pending;
         }
         Pin::new(&mut self.io).poll_shutdown(cx)

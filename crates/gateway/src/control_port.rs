@@ -179,7 +179,7 @@ impl ControlPort {
             proved.ok_or_else(|| {
                 (
                     Reason::Unauthorized,
-                    "the token is wrong; agent and gateway must be given the same one".to_owned(),
+                    "the token is wrong, or something on the way terminates TLS; agent and gateway must be given the same token and speak to each other directly".to_owned(),
                 )
             })
         };

@@ -105,6 +105,18 @@ pub(crate) async fn forward(
         tries += 1;
         let lease = balancer::lease(service, permit, wanted, &header, plane).await?;
         record.leased(&lease);
+        if has_body && !lease.is_reused {
+            // A body can be sent once. Until the upstream is connected there is nothing to send it to, and if it
+            // does not connect, another agent's may.
+            drop(tokio::time::timeout(plane.limits.connect_timeout, lease.watch.opened()).await);
+            if let Some(reason) = lease.watch.end() {
+                if !is_agents_word(reason) || tries >= service.endpoint_count().min(MAX_TRIES) {
+                    return Err(reason.into());
+                }
+                wanted = Wanted::New;
+                continue;
+            }
+        }
         let this_body = match body.take() {
             Some(body) if has_body => RequestBody::incoming(body, Arc::clone(&progress)),
             Some(_) | None => RequestBody::empty(),
@@ -127,7 +139,13 @@ pub(crate) async fn forward(
                 }
                 let untouched = failure.unsent || !has_body && !failure.reached_upstream;
                 let may_repeat = untouched || failure.was_stale && head.is_safe_to_repeat() && !has_body;
-                if !may_repeat || tries == MAX_TRIES || (has_body && failure.body.is_none()) {
+                // An upstream that refuses is not asked again by the same agent.
+                let tries_allowed =
+                    if failure.was_stale || failure.unsent { MAX_TRIES } else { service.endpoint_count() };
+                if !may_repeat
+                    || tries >= tries_allowed.min(MAX_TRIES)
+                    || (has_body && failure.body.is_none())
+                {
                     return Err(failure.reason.into());
                 }
                 body = failure.body.and_then(RequestBody::into_incoming);

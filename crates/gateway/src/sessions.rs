@@ -21,6 +21,8 @@ use crate::observe::{Observe, ServiceCounters};
 
 /// Services remembered at most; offers beyond are refused with the session.
 const MAX_SERVICES: usize = 100_000;
+/// How long a host stays with a service after the last agent that offered it has left.
+const HELD: Duration = Duration::from_secs(60);
 /// Services with a metric label of their own; later ones share `other`.
 const MAX_LABELS: usize = 1000;
 
@@ -31,6 +33,8 @@ pub(crate) struct Service {
     pub(crate) counters: ServiceCounters,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
     next: AtomicUsize,
+    /// When the last endpoint left.
+    left: Mutex<Option<Instant>>,
     /// Ticks when an endpoint joins.
     joined: watch::Sender<()>,
 }
@@ -41,6 +45,17 @@ impl Service {
         let endpoints = self.endpoints.load_full();
         let start = if endpoints.len() > 1 { self.next.fetch_add(1, Ordering::Relaxed) } else { 0 };
         (0..endpoints.len()).map(move |i| Arc::clone(&endpoints[(start + i) % endpoints.len()]))
+    }
+
+    /// Endpoints there are, whatever their state.
+    pub(crate) fn endpoint_count(&self) -> usize {
+        self.endpoints.load().len()
+    }
+
+    /// Whether this service's hosts are its own: somebody offers it, or did a moment ago and may come back. Only
+    /// then does it keep a wider pattern from answering for them.
+    fn is_held(&self) -> bool {
+        self.endpoint_count() > 0 || self.left.lock().is_none_or(|left| left.elapsed() < HELD)
     }
 
     pub(crate) fn has_endpoint(&self) -> bool {
@@ -71,21 +86,24 @@ struct Routes {
 }
 
 impl Routes {
-    fn find(&self, host: Option<&Hostname>) -> Option<&Arc<Service>> {
-        let Some(host) = host else { return self.any.as_ref() };
-        if let Some(service) = self.exact.get(host) {
-            return Some(service);
-        }
-        if !self.suffix.is_empty() {
-            let mut rest = host.as_str();
-            while let Some((_, domain)) = rest.split_once('.') {
-                if let Some(service) = self.suffix.get(domain) {
-                    return Some(service);
-                }
-                rest = domain;
+    /// The most specific service that holds a host; if none does, the most specific one that ever did.
+    fn find<'a>(&'a self, host: Option<&'a Hostname>) -> Option<&'a Arc<Service>> {
+        let mut remembered = None;
+        for service in self.candidates(host) {
+            if service.is_held() {
+                return Some(service);
             }
+            remembered = remembered.or(Some(service));
         }
-        self.any.as_ref()
+        remembered
+    }
+
+    /// Every service whose pattern matches, most specific first.
+    fn candidates<'a>(&'a self, host: Option<&'a Hostname>) -> impl Iterator<Item = &'a Arc<Service>> {
+        let exact = host.and_then(|host| self.exact.get(host));
+        let domains = std::iter::successors(host.map(Hostname::as_str), |rest| Some(rest.split_once('.')?.1));
+        let suffixes = domains.skip(1).filter_map(|domain| self.suffix.get(domain));
+        exact.into_iter().chain(suffixes).chain(self.any.as_ref())
     }
 
     fn get(&self, pattern: &HostPattern) -> Option<&Arc<Service>> {
@@ -260,6 +278,7 @@ impl Sessions {
             counters: self.observe.service(&label),
             endpoints: ArcSwap::from_pointee(Vec::new()),
             next: AtomicUsize::new(0),
+            left: Mutex::new(None),
             joined: watch::Sender::new(()),
         });
         routes.insert(Arc::clone(&service));
@@ -295,6 +314,9 @@ impl AgentSession {
             service.endpoints.rcu(|old| {
                 old.iter().filter(|other| !Arc::ptr_eq(other, endpoint)).map(Arc::clone).collect::<Vec<_>>()
             });
+            if service.endpoint_count() == 0 {
+                *service.left.lock() = Some(Instant::now());
+            }
         }
     }
 }

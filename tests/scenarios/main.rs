@@ -8,13 +8,22 @@
 
 mod aborts;
 mod backpressure;
+mod control_port;
+mod drain;
 mod expectations;
 mod framing;
+mod headers;
 mod metrics;
+mod protocols;
+mod refusals;
 mod request_log;
 mod retries;
+mod routing;
+mod sessions;
 mod smuggling;
 mod smuggling_h2;
 mod streaming;
+mod targets;
 mod timeouts;
 mod upgrades;
+mod upstreams;

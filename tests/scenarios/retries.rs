@@ -1,7 +1,6 @@
 //! A connection that went stale in the pool is the gateway's business, not the client's; and nothing that may have
 //! been applied is sent again.
 
-use adit_testkit::proto::reason::Reason;
 use adit_testkit::world::TOKEN;
 use adit_testkit::{AgentPlan, Answer, Puppet, Signal, Upstream, World};
 use tokio::io::AsyncReadExt as _;
@@ -108,18 +107,19 @@ async fn a_post_that_its_agent_took_along_when_it_died_is_not_given_to_another_a
     let puppet = Puppet::greet(world.control(), TOKEN, (7, 1), &["a.example"]).await.unwrap();
     world.agents_become(1).await;
 
-    let (seen, dying) = (applied.clone(), puppet.session.clone());
+    let (seen, session) = (applied.clone(), puppet.session.clone());
     puppet.spawn(async move {
-        let Some((_, mut stream)) = dying.accept().await else { return };
+        let Some((_, mut stream)) = session.accept().await else { return };
         let mut request = vec![0; 16];
         stream.read_exact(&mut request).await.unwrap();
         seen.give();
-        dying.close(Reason::Internal);
+        std::future::pending().await
     });
     let mut client = world.wire().await;
     client.send("POST /pay HTTP/1.1\r\nhost: a.example\r\ncontent-length: 0\r\n\r\n").await;
     applied.given(1).await;
     world.join(AgentPlan::new().offer("a.example", &other)).await;
+    drop(puppet);
     let reply = client.reply().await;
     assert_eq!(reply.status(), 502, "{}", reply.text());
     assert_eq!(other.requests().len(), 0, "the request was sent a second time");

@@ -49,7 +49,8 @@ pub(crate) struct Keeper {
     pub(crate) exposed: Arc<Exposed>,
     pub(crate) observe: Observe,
     pub(crate) state: watch::Sender<State>,
-    pub(crate) scope: Scope,
+    /// Owner of the sessions, which outlive the loop that opens them by their last words.
+    pub(crate) sessions: Scope,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -133,8 +134,8 @@ impl Keeper {
             .map_err(|_elapsed| ConnectError::Silent)??;
         let transport = io.label();
         let session = match io {
-            Transport::Tls(io) => Session::start(io, Side::Agent, &self.scope),
-            Transport::WebSocket(io) => Session::start(io, Side::Agent, &self.scope),
+            Transport::Tls(io) => Session::start(io, Side::Agent, &self.sessions),
+            Transport::WebSocket(io) => Session::start(io, Side::Agent, &self.sessions),
         };
         tracing::info!(gateway = %self.gateway, transport, release = welcome.release, "session opened");
         Ok(session)

@@ -60,12 +60,14 @@ pub struct Agent {
     instance: InstanceId,
     listen_addr: Option<SocketAddr>,
     state: watch::Receiver<State>,
-    /// The session loop, the session's driver, the metrics listener.
+    /// The session loop and the metrics listener.
     scope: Scope,
+    /// The session's driver.
+    sessions: Scope,
     /// Streams.
     streams: Scope,
     drain_timeout: Duration,
-    _abort: (DropGuard, DropGuard),
+    _abort: [DropGuard; 3],
 }
 
 impl Agent {
@@ -74,7 +76,7 @@ impl Agent {
     /// # Errors
     /// [`StartError`] when something it was told to use cannot be used.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let (scope, streams) = (Scope::new(), Scope::new());
+        let (scope, sessions, streams) = (Scope::new(), Scope::new(), Scope::new());
         let observe = Observe::new(config.process_log, config.revision);
         let exposed = Exposed::prepare(&config.services, &observe, streams.clone())
             .map_err(|(what, source)| StartError::setup(what, source))?;
@@ -119,15 +121,16 @@ impl Agent {
             exposed: Arc::new(exposed),
             observe,
             state: sender,
-            scope: scope.clone(),
+            sessions: sessions.clone(),
         };
         scope.spawn("session loop", keeper.run());
         Ok(Self {
             instance,
             listen_addr,
             state,
-            _abort: (scope.cancel_on_drop(), streams.cancel_on_drop()),
+            _abort: [&scope, &sessions, &streams].map(Scope::cancel_on_drop),
             scope,
+            sessions,
             streams,
             drain_timeout: config.drain_timeout,
         })
@@ -178,8 +181,9 @@ impl Agent {
         if let Some(session) = &session {
             session.close(Reason::AgentDraining);
         }
-        self.scope.cancel();
-        self.scope.drain(Duration::from_secs(1)).await;
+        // No more sessions from here on; the last one says goodbye first.
+        self.scope.drain(Duration::ZERO).await;
+        self.sessions.drain(Duration::from_secs(1)).await;
         cut
     }
 }

@@ -105,6 +105,14 @@ impl H2 {
         within("an HTTP/2 response", self.sender.send_request(request)).await
     }
 
+    /// As [`H2::send`], for requests beside each other: what is returned is waited for later.
+    pub fn start(
+        &mut self,
+        request: Request<Fed>,
+    ) -> impl Future<Output = Result<Response<Incoming>, hyper::Error>> + Send + use<> {
+        within("an HTTP/2 response", self.sender.send_request(request))
+    }
+
     /// Asks for a path.
     pub async fn get(&mut self, host: &str, target: &str) -> Response<Incoming> {
         let request = Request::get(format!("http://{host}{target}")).body(Fed::empty()).unwrap();

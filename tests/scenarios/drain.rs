@@ -1,0 +1,200 @@
+//! A drain loses nothing that could be finished in its time, says what it had to cut, and takes nothing new.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use adit_testkit::{AgentPlan, Signal, Upstream, World, until, within};
+
+const SHORT: Duration = Duration::from_millis(300);
+
+/// Answers half, and the other half when told.
+async fn half(go: &Signal) -> Upstream {
+    let go = go.clone();
+    Upstream::scripted(move |mut wire| {
+        let go = go.clone();
+        async move {
+            while wire.head().await.is_some() {
+                wire.send("HTTP/1.1 200 X\r\ncontent-length: 8\r\n\r\nhalf").await;
+                go.given(1).await;
+                drop(wire.try_send("rest").await);
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_draining_gateway_finishes_open_responses_and_takes_no_new_connections() {
+    let go = Signal::default();
+    let upstream = half(&go).await;
+    let mut world = World::new().offer("a.example", &upstream).run().await;
+    let mut open = world.wire().await;
+    open.send("GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
+    assert_eq!(open.head().await.unwrap().status(), 200);
+    let mut second = world.h2().await;
+    let response = second.get("a.example", "/").await;
+    let mut idle = world.wire().await;
+    assert_eq!(idle.get("nobody.example", "/").await.status(), 404);
+
+    let address = world.http();
+    let drain = world.take_gateway().drain();
+    let meanwhile = async {
+        idle.ended().await;
+        until("no new connection is taken", || async {
+            match tokio::net::TcpStream::connect(address).await {
+                Err(_refused) => Ok(()),
+                Ok(tcp) => Err(tcp),
+            }
+        })
+        .await;
+        let ready = world.ask_control("GET", "/ready", "").await;
+        assert_eq!(ready.status(), 503, "{}", ready.text());
+        go.give();
+        assert_eq!(open.take(8).await, b"halfrest");
+        open.ended().await;
+        let body = within("the body", http_body_util::BodyExt::collect(response)).await.unwrap();
+        assert_eq!(body.to_bytes(), "halfrest");
+        drop(second);
+    };
+    let (cut, ()) = tokio::join!(within("the drain", drain), meanwhile);
+    assert_eq!(cut, 0);
+}
+
+#[tokio::test]
+async fn a_gateways_drain_cuts_what_is_open_at_its_deadline_and_counts_it() {
+    let upstream = half(&Signal::default()).await;
+    let mut world =
+        World::new().gateway(|config| config.drain_timeout = SHORT).offer("a.example", &upstream).run().await;
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = world.wire().await;
+        client.send("GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
+        assert_eq!(client.head().await.unwrap().status(), 200);
+        clients.push(client);
+    }
+    assert_eq!(within("the drain", world.take_gateway().drain()).await, 3);
+    for mut client in clients {
+        assert_eq!(client.rest().await, b"half", "what was cut does not look complete");
+    }
+}
+
+#[tokio::test]
+async fn upgraded_connections_have_the_same_deadline() {
+    let upstream = Upstream::scripted(|mut wire| async move {
+        wire.head().await;
+        wire.send("HTTP/1.1 101 X\r\nconnection: upgrade\r\nupgrade: foo\r\n\r\nhello").await;
+        wire.ended().await;
+    })
+    .await;
+    let mut world =
+        World::new().gateway(|config| config.drain_timeout = SHORT).offer("a.example", &upstream).run().await;
+    let mut client = world.wire().await;
+    client.send("GET / HTTP/1.1\r\nhost: a.example\r\nconnection: upgrade\r\nupgrade: foo\r\n\r\n").await;
+    assert_eq!(client.head().await.unwrap().status(), 101);
+    assert_eq!(client.take(5).await, b"hello");
+    assert_eq!(within("the drain", world.take_gateway().drain()).await, 1);
+    client.ended().await;
+}
+
+#[tokio::test]
+async fn a_draining_agent_finishes_open_responses_and_gets_no_new_requests() {
+    let go = Signal::default();
+    let upstream = half(&go).await;
+    let mut world = World::new().offer("a.example", &upstream).run().await;
+    let mut open = world.wire().await;
+    open.send("GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
+    assert_eq!(open.head().await.unwrap().status(), 200);
+
+    let drain = world.take_agent(0).drain();
+    let meanwhile = async {
+        until("no new request is given to it", || async {
+            let reply = world.get("a.example", "/").await;
+            match (reply.status(), reply.reason()) {
+                (503, Some("no_agent" | "agent_draining")) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+        go.give();
+        assert_eq!(open.take(8).await, b"halfrest");
+    };
+    let (cut, ()) = tokio::join!(within("the drain", drain), meanwhile);
+    assert_eq!(cut, 0);
+    world.agents_become(0).await;
+    world.sum_becomes("adit_sessions_ended_total", &[("reason", "agent_draining")], 1).await;
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn an_agents_drain_cuts_what_is_open_at_its_deadline_and_counts_it() {
+    let upstream = half(&Signal::default()).await;
+    let mut world = World::new().run().await;
+    world.join(AgentPlan::new().offer("a.example", &upstream).drain_timeout(SHORT)).await;
+    let mut client = world.wire().await;
+    client.send("GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
+    assert_eq!(client.head().await.unwrap().status(), 200);
+    assert_eq!(within("the drain", world.take_agent(0).drain()).await, 1);
+    assert_eq!(client.rest().await, b"half", "what was cut does not look complete");
+    world.agents_become(0).await;
+    world.finish().await;
+}
+
+/// Clients that go on asking until they are told to stop; every answer that is not 200 is kept.
+async fn load(world: &World, post: bool, stop: &AtomicBool, served: &AtomicUsize) -> Vec<String> {
+    let mut client = world.wire().await;
+    let mut failed = Vec::new();
+    while !stop.load(Ordering::SeqCst) {
+        let reply = if post {
+            client.post("a.example", "/", b"body").await
+        } else {
+            client.get("a.example", "/").await
+        };
+        if reply.status() != 200 {
+            failed.push(format!("{reply:?}"));
+        }
+        served.fetch_add(1, Ordering::SeqCst);
+    }
+    failed
+}
+
+#[tokio::test]
+async fn one_of_two_agents_may_drain_under_load_and_no_request_fails() {
+    let upstream = Upstream::named("ok").await;
+    let plan = AgentPlan::new().offer("a.example", &upstream);
+    let mut world = World::new().limits(|limits| limits.agent_wait = Duration::from_secs(5)).run().await;
+    world.join(plan.clone()).await;
+    world.join(plan.clone()).await;
+    let (stop, served) = (Arc::new(AtomicBool::new(false)), AtomicUsize::new(0));
+    let mut agents = vec![world.take_agent(0), world.take_agent(1)];
+    let after = |count: usize| {
+        let (target, served) = (served.load(Ordering::SeqCst) + count, &served);
+        async move {
+            until("requests go on", || {
+                let now = served.load(Ordering::SeqCst);
+                std::future::ready(if now >= target { Ok(()) } else { Err(now) })
+            })
+            .await;
+        }
+    };
+    let world = &world;
+    let changes = async {
+        for _ in 0..6 {
+            after(100).await;
+            agents.push(world.start_agent(&plan).await);
+            within("the new agent", agents.last().unwrap().connected()).await;
+            assert_eq!(within("the drain", agents.remove(0).drain()).await, 0);
+        }
+        after(100).await;
+        stop.store(true, Ordering::SeqCst);
+    };
+    let (one, two, three, four, ()) = tokio::join!(
+        load(world, false, &stop, &served),
+        load(world, true, &stop, &served),
+        load(world, false, &stop, &served),
+        load(world, true, &stop, &served),
+        changes
+    );
+    let failed = [one, two, three, four].concat();
+    assert!(failed.is_empty(), "{} of {served:?} failed: {failed:#?}", failed.len());
+}

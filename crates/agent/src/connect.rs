@@ -24,6 +24,8 @@ use crate::observe::Observe;
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the gateway may take to answer a hello.
 const GREET_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an agent that was refused waits, beside its ordinary pause.
+const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// How often the round trip gauge is brought up to date.
 const RTT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -64,6 +66,11 @@ enum ConnectError {
 }
 
 impl ConnectError {
+    /// Whether the other end was reached and there is no session to be had from it.
+    const fn is_refusal(&self) -> bool {
+        matches!(self, Self::Handshake(HandshakeError::Refused(_) | HandshakeError::GatewayUnproved))
+    }
+
     /// A word from a closed list, for the metric.
     const fn label(&self) -> &'static str {
         match self {
@@ -91,7 +98,14 @@ impl Keeper {
                     self.observe.disconnected(reason);
                     tracing::warn!(%reason, gateway = %self.gateway, "session ended; connecting again");
                 }
-                Err(error) => self.report(&error),
+                Err(error) => {
+                    self.report(&error);
+                    if error.is_refusal() {
+                        // Asking again soon changes nothing, and a gateway counts wrong tokens against the address
+                        // this agent shares with others.
+                        tokio::time::sleep(REFUSED_PAUSE).await;
+                    }
+                }
             }
             tokio::time::sleep(backoff.next_pause()).await;
         }
@@ -101,10 +115,7 @@ impl Keeper {
         self.observe.connect_failed(error.label());
         let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
         tracing::warn!(gateway = %self.gateway, result = error.label(), "cannot open a session: {error}{cause}");
-        if matches!(
-            error,
-            ConnectError::Handshake(HandshakeError::Refused(_) | HandshakeError::GatewayUnproved)
-        ) {
+        if error.is_refusal() {
             self.state.send_replace(State::Refused(error.to_string()));
         }
     }

@@ -92,6 +92,9 @@ where
             if !key.check(Prover::Gateway, exporter, &welcome.signed_part(), &welcome.proof) {
                 return Err(HandshakeError::GatewayUnproved);
             }
+            if !(hello.versions.0..=hello.versions.1).contains(&welcome.version) {
+                return Err(DecodeError::Invalid("version").into());
+            }
             Ok(welcome)
         }
         (Kind::Refused, payload) => Err(HandshakeError::Refused(Refused::decode(payload)?)),

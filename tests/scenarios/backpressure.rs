@@ -17,7 +17,7 @@ const LARGE: usize = 24 << 20;
 
 /// Bytes that show when some of them are lost, twice or in another order.
 fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|at| (at * 31 + at / 251 + at / 65_521) as u8 & 0xff).collect()
+    (0..251).cycle().take(length).collect()
 }
 
 /// Waits until a count has stood still for many looks in a row. Whoever is not stopped reaches [`MUCH`] instead.

@@ -228,3 +228,16 @@ async fn a_http2_upload_that_stands_still_is_ended() {
     drop((client, response, feed));
     world.finish().await;
 }
+
+#[tokio::test]
+async fn a_http2_client_that_does_not_take_its_response_is_cut() {
+    let ended = Signal::default();
+    let upstream = endless(&ended).await;
+    let world =
+        World::new().limits(|limits| limits.stall_timeout = SHORT).offer("a.example", &upstream).run().await;
+    let mut client = world.h2().await;
+    let response = client.get("a.example", "/").await;
+    ended.given(1).await;
+    drop((client, response));
+    world.finish().await;
+}

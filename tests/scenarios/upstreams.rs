@@ -112,6 +112,8 @@ async fn upstreams_that_cannot_be_reached_are_told_apart() {
     }
     let lines = world.request_log(4).await;
     assert!(lines.iter().all(|line| line["agent"].is_string() && line["status"] == 502), "{lines:#?}");
+    let ended = world.agent_metrics(0).await.sum("adit_agent_streams_ended_total", &[]);
+    assert!((ended - 4.0).abs() < 0.5, "an upstream that refuses is asked once for each request: {ended}");
     world.finish().await;
 }
 

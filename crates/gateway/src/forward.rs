@@ -6,7 +6,7 @@ use std::time::Duration;
 use ::http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request};
 use adit_control::Permit;
 use adit_proto::header::StreamHeader;
-use adit_proto::reason::Reason;
+use adit_proto::reason::{Fault, Reason};
 use adit_tunnel::stream::StreamError;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http_body::Body as _;
@@ -271,8 +271,11 @@ async fn try_once(
                 reason,
                 unsent: returned.is_some(),
                 reached_upstream: lease.watch.is_opened() || lease.is_reused || !is_agents_word(reason),
-                was_stale: !lease.watch.is_opened()
-                    || lease.is_reused && matches!(reason, Reason::UpstreamClosed | Reason::AgentLost),
+                was_stale: if lease.watch.is_opened() {
+                    lease.is_reused && matches!(reason, Reason::UpstreamClosed | Reason::AgentLost)
+                } else {
+                    reason.fault() != Fault::Upstream
+                },
                 body: returned.map(Request::into_body),
             })
         }

@@ -22,6 +22,7 @@ use crate::flow::{Connection, DataPlane, carry};
 use crate::refusal;
 
 pub(crate) mod guard;
+pub(crate) mod taking;
 
 /// The first bytes of HTTP/2 (RFC 9113 §3.4); no HTTP/1.x request starts like this.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -183,7 +184,9 @@ where
             Ok::<_, Infallible>(response)
         }
     });
-    let served = http2::Builder::new(Spawner(serving.connections.clone()))
+    let spawner =
+        Spawner { scope: serving.connections.clone(), stall_timeout: serving.plane.limits.stall_timeout };
+    let served = http2::Builder::new(spawner)
         .timer(TokioTimer::new())
         .max_concurrent_streams(h2::MAX_STREAMS)
         .initial_stream_window_size(h2::STREAM_WINDOW)
@@ -281,14 +284,17 @@ impl Drop for Active {
 
 /// Lets the HTTP/2 library spawn where drains can wait for it.
 #[derive(Debug, Clone)]
-struct Spawner(Scope);
+struct Spawner {
+    scope: Scope,
+    stall_timeout: Duration,
+}
 
 impl<F> hyper::rt::Executor<F> for Spawner
 where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, future: F) {
-        self.0.spawn("http/2 stream", future);
+        self.scope.spawn("http/2 stream", taking::watched(future, self.stall_timeout));
     }
 }
 

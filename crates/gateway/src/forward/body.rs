@@ -18,6 +18,7 @@ use tokio::time::Sleep;
 
 use crate::balancer::Lease;
 use crate::http::guard;
+use crate::http::taking::Taking;
 use crate::observe::{Record, ServiceCounters};
 
 /// How long a body that the client holds back waits for the upstream's `100 Continue` before it is asked for anyway
@@ -204,6 +205,8 @@ struct Upstream {
     /// Given back when the exchange is complete, reset when it is not.
     lease: Option<Lease>,
     progress: Arc<Progress>,
+    /// For HTTP/2.
+    taking: Option<Arc<Taking>>,
     record: Record,
 }
 
@@ -230,7 +233,8 @@ impl ResponseBody {
         progress: Arc<Progress>,
         record: Record,
     ) -> Self {
-        let mut upstream = Box::new(Upstream { incoming, lease: Some(lease), progress, record });
+        let taking = Taking::current();
+        let mut upstream = Box::new(Upstream { incoming, lease: Some(lease), progress, taking, record });
         if upstream.incoming.is_end_stream() {
             upstream.complete();
         }
@@ -277,6 +281,9 @@ impl Body for ResponseBody {
             }
             Kind::Upstream(upstream) => upstream,
         };
+        if let Some(taking) = &upstream.taking {
+            taking.asked();
+        }
         match ready!(Pin::new(&mut upstream.incoming).poll_frame(cx)) {
             None => {
                 upstream.complete();
@@ -285,6 +292,9 @@ impl Body for ResponseBody {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     upstream.record.bytes_out(data.len() as u64);
+                }
+                if let Some(taking) = &upstream.taking {
+                    taking.handed();
                 }
                 if upstream.incoming.is_end_stream() {
                     upstream.complete();

@@ -125,3 +125,38 @@ async fn a_post_that_its_agent_took_along_when_it_died_is_not_given_to_another_a
     assert_eq!(other.requests().len(), 0, "the request was sent a second time");
     world.finish().await;
 }
+
+#[tokio::test]
+async fn a_request_whose_upstream_refuses_goes_to_another_agent_with_its_whole_body() {
+    let upstream = Upstream::answering(|request| Answer::text(&request.content.bytes)).await;
+    let mut world = World::new().offer("a.example", closed_port()).run().await;
+    world.join(AgentPlan::new().offer("a.example", &upstream)).await;
+    for round in 0..6 {
+        let mut client = world.wire().await;
+        let reply = client.post("a.example", "/", b"all of it").await;
+        assert_eq!((reply.status(), reply.text().as_str()), (200, "all of it"), "round {round}");
+        assert_eq!(client.get("a.example", "/").await.status(), 200, "round {round}");
+    }
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_refuses_is_asked_once_for_each_request_when_there_is_no_other() {
+    let world = World::new().offer("a.example", closed_port()).run().await;
+    let mut client = world.wire().await;
+    for _ in 0..3 {
+        let reply = client.get("a.example", "/").await;
+        assert_eq!((reply.status(), reply.reason()), (502, Some("upstream_refused")));
+        let reply = client.post("a.example", "/", b"x").await;
+        assert_eq!((reply.status(), reply.reason()), (502, Some("upstream_refused")));
+    }
+    let asked = world.agent_metrics(0).await.sum("adit_agent_streams_ended_total", &[]);
+    assert_eq!(asked, 6.0);
+    world.finish().await;
+}
+
+/// An address nobody listens on.
+fn closed_port() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}

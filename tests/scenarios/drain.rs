@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use adit_testkit::{AgentPlan, Signal, Upstream, World, until, within};
+use adit_testkit::proto::reason::Reason;
+use adit_testkit::world::TOKEN;
+use adit_testkit::{AgentPlan, Puppet, Signal, Upstream, World, until, within};
 
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -197,4 +199,36 @@ async fn one_of_two_agents_may_drain_under_load_and_no_request_fails() {
     );
     let failed = [one, two, three, four].concat();
     assert!(failed.is_empty(), "{} of {served:?} failed: {failed:#?}", failed.len());
+}
+
+#[tokio::test]
+async fn a_request_that_meets_an_agent_on_its_way_out_goes_to_another_one() {
+    for request in [
+        "GET / HTTP/1.1\r\n",
+        "POST / HTTP/1.1\r\ncontent-length: 0\r\n",
+        "POST / HTTP/1.1\r\ncontent-length: 4\r\n",
+    ] {
+        let upstream = Upstream::named("ok").await;
+        let world = World::new().offer("a.example", &upstream).run().await;
+        let leaving = Puppet::greet(world.control(), TOKEN, (1, 1), &["a.example"]).await.unwrap();
+        world.agents_become(2).await;
+        let met = Signal::default();
+        let (meets, session) = (met.clone(), leaving.session.clone());
+        leaving.spawn(async move {
+            let _stream = session.accept().await;
+            session.close(Reason::AgentDraining);
+            meets.give();
+        });
+        let body = if request.contains("length: 4") { "body" } else { "" };
+        let mut client = world.wire().await;
+        for _ in 0..2 {
+            client.send(format!("{request}host: a.example\r\n\r\n{body}")).await;
+            let reply = client.reply().await;
+            assert_eq!((reply.status(), reply.text().as_str()), (200, "ok"), "{request:?}");
+        }
+        met.given(1).await;
+        assert_eq!(upstream.requests().len(), 2, "each was applied once");
+        drop(leaving);
+        world.finish().await;
+    }
 }

@@ -110,7 +110,7 @@ pub(crate) async fn forward(
             // does not connect, another agent's may.
             drop(tokio::time::timeout(plane.limits.connect_timeout, lease.watch.opened()).await);
             if let Some(reason) = lease.watch.end() {
-                if !is_agents_word(reason) || tries >= service.endpoint_count().min(MAX_TRIES) {
+                if !is_agents_word(reason) || tries >= tries_after(reason, service) {
                     return Err(reason.into());
                 }
                 wanted = Wanted::New;
@@ -139,13 +139,8 @@ pub(crate) async fn forward(
                 }
                 let untouched = failure.unsent || !has_body && !failure.reached_upstream;
                 let may_repeat = untouched || failure.was_stale && head.is_safe_to_repeat() && !has_body;
-                // An upstream that refuses is not asked again by the same agent.
-                let tries_allowed =
-                    if failure.was_stale || failure.unsent { MAX_TRIES } else { service.endpoint_count() };
-                if !may_repeat
-                    || tries >= tries_allowed.min(MAX_TRIES)
-                    || (has_body && failure.body.is_none())
-                {
+                let allowed = if failure.unsent { MAX_TRIES } else { tries_after(failure.reason, service) };
+                if !may_repeat || tries >= allowed || (has_body && failure.body.is_none()) {
                     return Err(failure.reason.into());
                 }
                 body = failure.body.and_then(RequestBody::into_incoming);
@@ -153,6 +148,13 @@ pub(crate) async fn forward(
             }
         }
     }
+}
+
+/// How many tries a request has that failed like this. An upstream that refuses is not asked again by the same agent;
+/// an agent that leaves is not among the endpoints any more, however many there are.
+fn tries_after(reason: Reason, service: &Service) -> usize {
+    let is_refusal = reason.fault() == Fault::Upstream && is_agents_word(reason);
+    if is_refusal { service.endpoint_count().min(MAX_TRIES) } else { MAX_TRIES }
 }
 
 fn client_is_http11(head: &Head) -> bool {

@@ -160,7 +160,7 @@ async fn load(world: &World, post: bool, stop: &AtomicBool, served: &AtomicUsize
     failed
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn one_of_two_agents_may_drain_under_load_and_no_request_fails() {
     let upstream = Upstream::named("ok").await;
     let plan = AgentPlan::new().offer("a.example", &upstream);

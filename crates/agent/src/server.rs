@@ -17,6 +17,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 
 use crate::Config;
@@ -173,11 +174,12 @@ impl Agent {
             State::Connected(session) => Some(session.clone()),
             State::Connecting | State::Refused(_) => None,
         };
+        let deadline = Instant::now() + self.drain_timeout;
         if let Some(session) = &session {
-            drop(tokio::time::timeout(self.drain_timeout, session.drain(Reason::AgentDraining)).await);
+            drop(tokio::time::timeout_at(deadline, session.drain(Reason::AgentDraining)).await);
         }
-        // Relays end with their streams; what is left now has had its time.
-        let cut = self.streams.drain(Duration::ZERO).await;
+        // Relays end right behind their streams; what is left at the deadline has had its time.
+        let cut = self.streams.drain(deadline.saturating_duration_since(Instant::now())).await;
         if let Some(session) = &session {
             session.close(Reason::AgentDraining);
         }

@@ -184,7 +184,7 @@ async fn one_of_two_agents_may_drain_under_load_and_no_request_fails() {
         for _ in 0..6 {
             after(100).await;
             agents.push(world.start_agent(&plan).await);
-            within("the new agent", agents.last().unwrap().connected()).await;
+            world.knows(agents.last().unwrap()).await;
             assert_eq!(within("the drain", agents.remove(0).drain()).await, 0);
         }
         after(100).await;

@@ -178,7 +178,8 @@ async fn an_agent_that_dies_before_the_response_is_told() {
     .await;
     let mut world = World::new().offer("a.example", &upstream).run().await;
     let mut client = world.wire().await;
-    client.send("GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
+    // Not a GET, which would be given to another agent if there were one.
+    client.send("POST / HTTP/1.1\r\nhost: a.example\r\ncontent-length: 0\r\n\r\n").await;
     came.given(1).await;
     drop(world.take_agent(0));
     assert_eq!(told(&client.reply().await), (502, Some("agent_lost")));

@@ -139,8 +139,8 @@ pub(crate) async fn forward(
                 }
                 let untouched = failure.unsent || !has_body && !failure.reached_upstream;
                 let may_repeat = untouched || failure.was_stale && head.is_safe_to_repeat() && !has_body;
-                let allowed = if failure.unsent { MAX_TRIES } else { tries_after(failure.reason, service) };
-                if !may_repeat || tries >= allowed || (has_body && failure.body.is_none()) {
+                let is_last = tries >= tries_after(failure.reason, service);
+                if !may_repeat || is_last || (has_body && failure.body.is_none()) {
                     return Err(failure.reason.into());
                 }
                 body = failure.body.and_then(RequestBody::into_incoming);

@@ -240,9 +240,20 @@ impl World {
     /// Starts one more agent and waits until it is connected. Returns its number.
     pub async fn join(&mut self, plan: AgentPlan) -> usize {
         let agent = self.start_agent(&plan).await;
-        within("the agent to connect", agent.connected()).await;
+        self.knows(&agent).await;
         self.agents.push(Some(agent));
         self.agents.len() - 1
+    }
+
+    /// Waits until an agent is connected, as it sees it and as the gateway sees it.
+    pub async fn knows(&self, agent: &Agent) {
+        within("the agent to connect", agent.connected()).await;
+        let id = agent.instance().to_string();
+        until("the gateway knows the agent", || async {
+            let status = self.ask_control("GET", "/status", &Self::bearer()).await.text();
+            if status.contains(&id) { Ok(()) } else { Err(status) }
+        })
+        .await;
     }
 
     /// Starts an agent that is not waited for and not kept.

@@ -10,10 +10,13 @@ use crate::support::world::{GatewayFile, World, peak_memory_kib};
 const GIB: u64 = 1 << 30;
 const DEADLINE: Duration = Duration::from_secs(60);
 const MAX_MEMORY_KIB: u64 = 64 * 1024;
+/// Without these the allocator keeps pages that nobody uses, in huge pages and for a while: 50 to 130 MiB instead of
+/// 25 to 30, and differently each time. What is asked here is what the processes themselves hold.
+const NOTHING_KEPT: &[(&str, &str)] = &[("MIMALLOC_ALLOW_THP", "0"), ("MIMALLOC_PURGE_DELAY", "0")];
 
 #[test]
 fn a_gigabyte_passes_each_way_unchanged_and_neither_process_grows_with_it() {
-    let (world, service) = (World::new(), Upstream::start());
+    let (world, service) = (World::with_environment(NOTHING_KEPT), Upstream::start());
     let gateway = world.gateway(GatewayFile::default());
     let agent = world.agent(&gateway, &[("*", &service.url())], "");
     let expected = Data::new(GIB).digest();

@@ -33,7 +33,9 @@ impl Open {
     fn with_drain_timeout(timeout: &str) -> Self {
         let (world, upstream) = (World::new(), Upstream::start());
         let more = format!("drain_timeout: {timeout}\n");
-        let gateway = world.gateway(GatewayFile { http: None, more: &more });
+        // A request that no agent will take is refused at once.
+        let at_once = format!("{more}limits: {{agent_wait: 0s}}\n");
+        let gateway = world.gateway(GatewayFile { http: None, more: &at_once });
         let agent = world.agent(&gateway, &[("*", &upstream.url())], &more);
         let mut connection = Connection::open(gateway.public(), SOON).unwrap();
         connection.send(&Request::get("slow", "/slow")).unwrap();

@@ -87,10 +87,7 @@ fn a_gateway_exposes_the_families_that_are_documented_and_no_others() {
 #[test]
 fn an_agent_exposes_the_families_that_are_documented_and_no_others() {
     let lived = Lived::new();
-    // Today only the request log counts what it drops, and an agent has none.
-    let common: Vec<Described> =
-        COMMON.iter().filter(|family| family.name != "adit_log_lines_dropped_total").copied().collect();
-    compare(&lived.agent.scrape(), &[adit_agent::observe::FAMILIES, &common]);
+    compare(&lived.agent.scrape(), &[adit_agent::observe::FAMILIES, COMMON]);
 }
 
 /// What `promtool check metrics` finds, and the code it ends with.

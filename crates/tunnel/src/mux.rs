@@ -34,7 +34,9 @@ pub(crate) const ROUND_ALONE: usize = 64 * 1024;
 /// A round takes no more data frames beyond this size; control frames always fit.
 const ROUND_FULL: usize = 256 * 1024;
 /// Payloads from here on are handed to the reader without a copy.
-const LARGE: usize = 8 * 1024;
+const LARGE: usize = QUANTUM;
+/// Room for small payloads that pile up.
+const SMALL_PIECES: usize = 4 * 1024;
 /// Window bytes, over the initial ones, that all streams of a session may grow by together.
 const GROWTH_BUDGET: u32 = 64 * 1024 * 1024;
 /// Window a stream starts with. Half of what the protocol allows a sender to assume would be a violation, so both
@@ -103,7 +105,8 @@ impl Hasher for IdHasher {
 /// One stream's row.
 #[derive(Debug)]
 struct Row {
-    recv: BytesMut,
+    /// What has arrived and was not taken, in pieces: a backlog is neither moved nor merged.
+    recv: VecDeque<BytesMut>,
     /// Credit the peer has left.
     recv_credit: u32,
     /// Size of the window that credit is refilled to.
@@ -128,7 +131,7 @@ struct Row {
 impl Row {
     fn new(now: Duration) -> Self {
         Self {
-            recv: BytesMut::new(),
+            recv: VecDeque::new(),
             recv_credit: INITIAL_WINDOW,
             recv_window: INITIAL_WINDOW,
             taken: 0,
@@ -146,10 +149,69 @@ impl Row {
         }
     }
 
+    /// Stores the first `len` bytes of `input`.
+    fn receive(&mut self, input: &mut BytesMut, len: usize) {
+        if len >= LARGE {
+            // Shared with the read buffer, not copied. Large, so that little else keeps that buffer alive.
+            self.recv.push_back(input.split_to(len));
+            return;
+        }
+        if let Some(last) = self.recv.back_mut().filter(|last| last.capacity() - last.len() >= len) {
+            last.extend_from_slice(&input[..len]);
+        } else if len > 0 {
+            // A second small piece in a row is likely followed by a third.
+            let room = if self.recv.is_empty() { len } else { len.max(SMALL_PIECES) };
+            let mut piece = BytesMut::with_capacity(room);
+            piece.extend_from_slice(&input[..len]);
+            self.recv.push_back(piece);
+        }
+        input.advance(len);
+    }
+
     fn wake_all(&mut self, wake: &mut Vec<Waker>) {
         wake.extend(self.reader.take());
         wake.extend(self.writer.take());
         wake.extend(self.opener.take());
+    }
+}
+
+/// Round trip times, of which the least counts: a longer one has waited in a queue.
+#[derive(Debug, Default)]
+struct RoundTrip {
+    last: Option<Duration>,
+    least: Option<Duration>,
+    least_at: Duration,
+    measured_at: Duration,
+    /// A probe for it is under way.
+    asked: bool,
+}
+
+impl RoundTrip {
+    /// A path may change; the least of so long ago says nothing about it.
+    const MEMORY: Duration = Duration::from_secs(30);
+    /// 10 Gbit/s.
+    const BYTES_PER_MICRO: u128 = 1250;
+    /// Windows grow by measurements no older than this.
+    const FRESH: Duration = Duration::from_secs(1);
+
+    fn measured(&mut self, rtt: Duration, now: Duration) {
+        self.last = Some(rtt);
+        self.measured_at = now;
+        self.asked = false;
+        if self.least.is_none_or(|least| rtt <= least) || now.saturating_sub(self.least_at) > Self::MEMORY {
+            self.least = Some(rtt);
+            self.least_at = now;
+        }
+    }
+
+    /// Bytes that can be under way on the fastest path there is: a window beyond twice that only holds a backlog.
+    fn most_under_way(&self) -> u32 {
+        let micros = self.least.unwrap_or_default().as_micros();
+        u32::try_from(micros.saturating_mul(2 * Self::BYTES_PER_MICRO)).unwrap_or(u32::MAX)
+    }
+
+    fn is_stale(&self, now: Duration) -> bool {
+        now.saturating_sub(self.measured_at) > Self::FRESH
     }
 }
 
@@ -173,7 +235,7 @@ pub(crate) struct Mux {
     accepted: VecDeque<(u32, StreamHeader)>,
     acceptor: Option<Waker>,
     grown: u32,
-    rtt: Option<Duration>,
+    rtt: RoundTrip,
     now: Duration,
     goaway_sent: bool,
     goaway_received: Option<Reason>,
@@ -202,7 +264,7 @@ impl Mux {
             accepted: VecDeque::new(),
             acceptor: None,
             grown: 0,
-            rtt: None,
+            rtt: RoundTrip::default(),
             now: Duration::ZERO,
             goaway_sent: false,
             goaway_received: None,
@@ -250,12 +312,12 @@ impl Mux {
         Poll::Pending
     }
 
-    /// Takes everything a stream has received. An empty buffer is the end of the stream.
+    /// Takes the next piece a stream has received. An empty one is the end of the stream.
     pub(crate) fn poll_read(&mut self, id: u32, waker: &Waker) -> Poll<Result<BytesMut, Gone>> {
         let Some(row) = self.rows.get_mut(&id) else {
             return Poll::Ready(Err(Gone::Local(Reason::Cancelled)));
         };
-        if row.recv.is_empty() {
+        let Some(bytes) = row.recv.pop_front() else {
             if row.remote_fin {
                 return Poll::Ready(Ok(BytesMut::new()));
             }
@@ -264,8 +326,7 @@ impl Mux {
             }
             replace_waker(&mut row.reader, waker);
             return Poll::Pending;
-        }
-        let bytes = std::mem::take(&mut row.recv);
+        };
         row.taken += u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         if row.taken >= row.recv_window / 2 && !row.remote_fin && row.gone.is_none() {
             self.grant(id);
@@ -286,21 +347,26 @@ impl Mux {
     /// Returns credit for what was taken, and more of it if the window turned out to be what limits the sender.
     fn grant(&mut self, id: u32) {
         let Some(row) = self.rows.get_mut(&id) else { return };
-        let mut credit = row.taken;
         // Half a window was used up since the last grant. If that took less than a round trip, the sender spends
         // its time waiting for credit.
-        let quick = self.rtt.is_some_and(|rtt| self.now.saturating_sub(row.granted_at) < rtt);
-        let room =
-            (limits::MAX_WINDOW - row.recv_window).min(GROWTH_BUDGET - self.grown).min(row.recv_window);
-        if quick && room > 0 {
-            row.recv_window += room;
-            self.grown += room;
-            credit += room;
+        let took = self.now.saturating_sub(row.granted_at);
+        let is_limit = self.rtt.least.is_some_and(|rtt| took < rtt);
+        let mut credit = std::mem::take(&mut row.taken);
+        if is_limit && !self.rtt.is_stale(self.now) {
+            let room = self.rtt.most_under_way().min(limits::MAX_WINDOW).saturating_sub(row.recv_window);
+            let more = room.min(GROWTH_BUDGET - self.grown).min(row.recv_window);
+            row.recv_window += more;
+            self.grown += more;
+            credit += more;
         }
-        row.taken = 0;
         row.recv_credit += credit;
         row.granted_at = self.now;
         frame::put(&mut self.out, Kind::Window, id, &credit.to_be_bytes());
+        if is_limit && self.rtt.is_stale(self.now) && !self.rtt.asked {
+            self.rtt.asked = true;
+            // Measured at a busy moment or long ago, a round trip would only make buffers longer.
+            self.probe();
+        }
         self.wake_driver();
     }
 
@@ -380,7 +446,7 @@ impl Mux {
             return;
         }
         row.gone = Some(Gone::Local(reason));
-        row.recv = BytesMut::new();
+        row.recv = VecDeque::new();
         row.wake_all(wake);
         frame::put(&mut self.out, Kind::Reset, id, &reason.code().to_be_bytes());
         self.wake_driver();
@@ -425,7 +491,7 @@ impl Mux {
 
     /// Round trip of the last answered probe.
     pub(crate) const fn rtt(&self) -> Option<Duration> {
-        self.rtt
+        self.rtt.last
     }
 
     /// Why the session is closed, if it is.
@@ -561,14 +627,7 @@ impl Mux {
             input.advance(header.len);
             return Ok(());
         }
-        if row.recv.is_empty() && header.len >= LARGE {
-            // Shared with the read buffer, not copied. Whatever follows before this is read is copied behind it,
-            // so a stream never holds more than one read buffer beside its window.
-            row.recv = input.split_to(header.len);
-        } else {
-            row.recv.extend_from_slice(&input[..header.len]);
-            input.advance(header.len);
-        }
+        row.receive(input, header.len);
         wake.extend(row.reader.take());
         Ok(())
     }
@@ -617,7 +676,9 @@ impl Mux {
             }
             Kind::Pong => {
                 let sent_at = payload.as_ref().get_u64();
-                self.rtt = self.now.checked_sub(Duration::from_micros(sent_at)).or(self.rtt);
+                if let Some(rtt) = self.now.checked_sub(Duration::from_micros(sent_at)) {
+                    self.rtt.measured(rtt, self.now);
+                }
                 Ok(())
             }
             Kind::Goaway => {

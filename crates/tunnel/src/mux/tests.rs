@@ -138,9 +138,9 @@ fn a_reader_that_does_not_read_stops_its_own_writer_and_nobody_else() {
         deliver(&mut agent, &mut gateway, usize::MAX).unwrap();
     }
 
-    read(&mut agent, stalled).unwrap();
+    while read(&mut agent, stalled).is_some() {}
     deliver(&mut agent, &mut gateway, usize::MAX).unwrap();
-    assert!(write(&mut gateway, stalled, &chunk) > 0, "credit returns with the first read");
+    assert!(write(&mut gateway, stalled, &chunk) > 0, "credit returns with reading");
 }
 
 #[test]

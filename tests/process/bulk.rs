@@ -9,7 +9,9 @@ use crate::support::world::{GatewayFile, World, peak_memory_kib};
 
 const GIB: u64 = 1 << 30;
 const DEADLINE: Duration = Duration::from_secs(60);
-const MAX_MEMORY_KIB: u64 = 64 * 1024;
+/// The program itself, and a stream's largest window (16 MiB) in a buffer that doubles while it grows. Alone on a
+/// machine it is 30 MiB; the window is used when whoever reads is kept from it.
+const MAX_MEMORY_KIB: u64 = 80 * 1024;
 /// Without these the allocator keeps pages that nobody uses, in huge pages and for a while: 50 to 130 MiB instead of
 /// 25 to 30, and differently each time. What is asked here is what the processes themselves hold.
 const NOTHING_KEPT: &[(&str, &str)] = &[("MIMALLOC_ALLOW_THP", "0"), ("MIMALLOC_PURGE_DELAY", "0")];

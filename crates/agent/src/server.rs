@@ -180,11 +180,11 @@ impl Agent {
         }
         // Relays end right behind their streams; what is left at the deadline has had its time.
         let cut = self.streams.drain(deadline.saturating_duration_since(Instant::now())).await;
+        // First nobody opens another session, then the last one says goodbye.
+        self.scope.drain(Duration::ZERO).await;
         if let Some(session) = &session {
             session.close(Reason::AgentDraining);
         }
-        // No more sessions from here on; the last one says goodbye first.
-        self.scope.drain(Duration::ZERO).await;
         self.sessions.drain(Duration::from_secs(1)).await;
         cut
     }

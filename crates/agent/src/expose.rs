@@ -7,13 +7,16 @@ use adit_proto::handshake::Offer;
 use adit_proto::header::StreamHeader;
 use adit_proto::names::HostPattern;
 use adit_proto::reason::Reason;
-use adit_tunnel::relay::relay;
+use adit_tunnel::relay::{Terms, relay};
 use adit_tunnel::scope::Scope;
 use adit_tunnel::session::{Session, Stream};
 
 use crate::config::Service;
 use crate::observe::{Observe, ServiceCounters};
 use crate::upstream::{Target, TargetError};
+
+/// How long a half-open stream may stand still is the gateway's decision: it knows what the stream is for.
+const TERMS: Terms = Terms { lost: Reason::UpstreamClosed, patience: None };
 
 /// Everything this agent offers, ready to be connected to.
 pub(crate) struct Exposed {
@@ -73,7 +76,7 @@ async fn serve_stream(header: StreamHeader, stream: Stream, entry: &Entry, scope
     match entry.target.connect(header.connect_timeout, scope).await {
         Ok(upstream) => {
             stream.confirm();
-            let outcome = relay(stream, upstream, Reason::UpstreamClosed, &entry.counters).await;
+            let outcome = relay(stream, upstream, TERMS, &entry.counters).await;
             open.reason = outcome.reason;
             tracing::debug!(service = %header.service, reason = %outcome.reason, "stream ended");
         }

@@ -33,6 +33,8 @@ pub(crate) const QUANTUM: usize = 16 * 1024;
 pub(crate) const ROUND_ALONE: usize = 64 * 1024;
 /// A round takes no more data frames beyond this size; control frames always fit.
 const ROUND_FULL: usize = 256 * 1024;
+/// Data leaves room up to here for control frames; a round beyond it belongs to a peer that does not read.
+const BACKED_UP: usize = 2 * ROUND_FULL;
 /// Payloads from here on are handed to the reader without a copy.
 const LARGE: usize = QUANTUM;
 /// Room for small payloads that pile up.
@@ -82,7 +84,7 @@ pub(crate) enum Violation {
     Credit(u32),
     #[error("stream {0} sent after its end")]
     AfterFin(u32),
-    #[error("{0:?} frame after the handshake")]
+    #[error("a {0:?} frame that has no place here")]
     Unexpected(Kind),
 }
 
@@ -126,6 +128,10 @@ struct Row {
     reader: Option<Waker>,
     writer: Option<Waker>,
     opener: Option<Waker>,
+    /// The round whose end it waits for, if that is the present one.
+    waits_in: u64,
+    /// Bytes that have arrived in all.
+    received: u64,
 }
 
 impl Row {
@@ -146,11 +152,14 @@ impl Row {
             reader: None,
             writer: None,
             opener: None,
+            waits_in: 0,
+            received: 0,
         }
     }
 
     /// Stores the first `len` bytes of `input`.
     fn receive(&mut self, input: &mut BytesMut, len: usize) {
+        self.received += len as u64;
         if len >= LARGE {
             // Shared with the read buffer, not copied. Large, so that little else keeps that buffer alive.
             self.recv.push_back(input.split_to(len));
@@ -334,7 +343,7 @@ impl Mux {
         Poll::Ready(Ok(bytes))
     }
 
-    /// Waits for the end of a stream as a whole, for whoever has read to the end of its input.
+    /// Waits for the end of a stream as a whole, for whoever has read to the end of its input or cannot read on.
     pub(crate) fn poll_gone(&mut self, id: u32, waker: &Waker) -> Poll<Gone> {
         let Some(row) = self.rows.get_mut(&id) else { return Poll::Ready(Gone::Local(Reason::Cancelled)) };
         if let Some(gone) = row.gone {
@@ -403,7 +412,8 @@ impl Mux {
         let n = wanted.min(room).min(credit);
         if n == 0 {
             replace_waker(&mut row.writer, waker);
-            if credit > 0 && !self.waiting.contains(&id) {
+            if credit > 0 && row.waits_in != self.round {
+                row.waits_in = self.round;
                 self.waiting.push_back(id);
             }
             return Poll::Pending;
@@ -477,6 +487,11 @@ impl Mux {
             }
             Some(_) | None => Poll::Ready(()),
         }
+    }
+
+    /// Bytes a stream has received in all.
+    pub(crate) fn received(&self, id: u32) -> u64 {
+        self.rows.get(&id).map_or(0, |row| row.received)
     }
 
     /// How a stream was ended, if it was.
@@ -559,6 +574,11 @@ impl Mux {
             }
         }
         std::mem::replace(&mut self.out, spare)
+    }
+
+    /// The peer does not take what it makes us say; reading more from it would only add to that.
+    pub(crate) fn is_backed_up(&self) -> bool {
+        self.out.len() > BACKED_UP
     }
 
     pub(crate) fn has_output(&self) -> bool {
@@ -694,6 +714,10 @@ impl Mux {
     }
 
     fn on_open(&mut self, id: u32, payload: Bytes, wake: &mut Vec<Waker>) -> Result<(), Violation> {
+        if self.side == Side::Gateway {
+            // Agents open no streams in this version of the protocol.
+            return Err(Violation::Unexpected(Kind::Open));
+        }
         if self.is_ours(id) || id <= self.last_peer_id {
             return Err(Violation::StreamOrder(id));
         }

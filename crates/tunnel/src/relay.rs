@@ -5,10 +5,12 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use adit_proto::reason::Reason;
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
 use crate::stream::{Stream, StreamError};
 
@@ -52,15 +54,33 @@ pub struct Outcome {
     pub reason: Reason,
 }
 
+/// What a relay is told beside its two ends.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// The reason when the connection, not the stream, fails.
+    pub lost: Reason,
+    /// How long nothing may move once one direction has ended; `None`: for ever. The end is
+    /// [`Reason::IdleTimeout`].
+    pub patience: Option<Duration>,
+}
+
 /// Copies both ways until both directions have ended or one fails. A half-close is passed on as a half-close, a
 /// failure as a reset. Back-pressure is end to end: nothing is read that cannot be written on. An idle relay holds
-/// no buffer. `lost` is the reason when the connection, not the stream, fails. Not cancel safe: dropping it resets
-/// the stream and closes the connection.
-pub async fn relay<U>(mut stream: Stream, connection: U, lost: Reason, meter: &impl Meter) -> Outcome
+/// no buffer. Not cancel safe: dropping it resets the stream and closes the connection.
+pub async fn relay<U>(mut stream: Stream, connection: U, terms: Terms, meter: &impl Meter) -> Outcome
 where
     U: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut pump = Pump { connection, lost, onward: Onward::default(), back: Back::default(), moved: (0, 0) };
+    let Terms { lost, patience } = terms;
+    let mut pump = Pump {
+        connection,
+        lost,
+        patience,
+        onward: Onward::default(),
+        back: Back::default(),
+        moved: (0, 0),
+        half_open: None,
+    };
     let reason = poll_fn(|cx| pump.poll(cx, &mut stream, meter)).await;
     if reason != Reason::Done {
         stream.reset(reason);
@@ -71,9 +91,19 @@ where
 struct Pump<U> {
     connection: U,
     lost: Reason,
+    patience: Option<Duration>,
     onward: Onward,
     back: Back,
     moved: (u64, u64),
+    /// Bytes moved when the timer was set, and the timer.
+    half_open: Option<(u64, Pin<Box<Sleep>>)>,
+}
+
+impl Onward {
+    /// Whether it waits for the connection to take something.
+    fn is_stuck(&self) -> bool {
+        !self.chunk.is_empty() || self.unflushed || self.ended
+    }
 }
 
 /// Stream to connection.
@@ -103,11 +133,32 @@ impl<U: AsyncRead + AsyncWrite + Unpin> Pump<U> {
         if let Poll::Ready(Err(reason)) = self.poll_back(cx, stream, meter) {
             return Poll::Ready(reason);
         }
-        match (self.onward.done, self.back.done) {
+        let ended = match (self.onward.done, self.back.done) {
             (true, true) => Poll::Ready(Reason::Done),
             // Nobody reads the stream any longer, yet an upstream that says nothing must not outlive it.
             (true, false) => stream.poll_gone(cx),
+            // Nor must one that takes nothing.
+            (false, _) if self.onward.is_stuck() => stream.poll_gone(cx),
             (false, _) => Poll::Pending,
+        };
+        if ended.is_pending() { self.poll_half_open(cx) } else { ended }
+    }
+
+    /// Once one direction has ended, the other has to move.
+    fn poll_half_open(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
+        let Some(patience) = self.patience.filter(|_| self.onward.done != self.back.done) else {
+            return Poll::Pending;
+        };
+        let moved = self.moved.0 + self.moved.1;
+        let (seen, timer) =
+            self.half_open.get_or_insert_with(|| (moved, Box::pin(tokio::time::sleep(patience))));
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if *seen == moved {
+                return Poll::Ready(Reason::IdleTimeout);
+            }
+            *seen = moved;
+            timer.as_mut().reset(tokio::time::Instant::now() + patience);
         }
     }
 

@@ -96,6 +96,12 @@ impl Watch {
         poll_fn(|cx| self.handle.shared.with(|mux, _| mux.poll_opened(self.handle.id, cx.waker()))).await;
     }
 
+    /// Bytes it has received in all.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.handle.shared.with(|mux, _| mux.received(self.handle.id))
+    }
+
     /// How the stream was ended, if it was reset or its session has ended.
     #[must_use]
     pub fn end(&self) -> Option<Reason> {
@@ -161,7 +167,8 @@ impl Stream {
         Poll::Ready(Ok((!chunk.is_empty()).then_some(chunk)))
     }
 
-    /// Waits until the stream is reset or its session ends; for whoever has read to the end of its input.
+    /// Waits until the stream is reset or its session ends; for whoever has read to the end of its input or cannot
+    /// read on.
     pub(crate) fn poll_gone(&self, cx: &Context<'_>) -> Poll<Reason> {
         self.handle.shared.with(|mux, _| mux.poll_gone(self.handle.id, cx.waker())).map(Gone::reason)
     }

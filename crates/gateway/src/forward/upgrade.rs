@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ::http::Request;
 use adit_proto::reason::Reason;
-use adit_tunnel::relay::{Meter, relay};
+use adit_tunnel::relay::{Meter, Terms, relay};
 use adit_tunnel::session::Stream;
 use adit_tunnel::stream::Watch;
 use hyper::body::Incoming;
@@ -38,10 +38,11 @@ impl Upgrade {
         if let Some(guard) = &guard {
             guard.upgraded();
         }
+        let terms = Terms { lost: Reason::ClientGone, patience: Some(plane.limits.stall_timeout) };
         plane.scope.spawn("upgraded connection", async move {
             let mut metered = Metered(parking_lot::Mutex::new(record));
             let reason = match tokio::try_join!(client, upstream) {
-                Ok((client, upstream)) => join(client, upstream, &metered).await,
+                Ok((client, upstream)) => join(client, upstream, terms, &metered).await,
                 Err(error) => {
                     tracing::debug!(%error, "an upgrade was not completed");
                     watch.reset(Reason::ClientGone);
@@ -53,7 +54,12 @@ impl Upgrade {
     }
 }
 
-async fn join(client: upgrade::Upgraded, upstream: upgrade::Upgraded, metered: &Metered) -> Reason {
+async fn join(
+    client: upgrade::Upgraded,
+    upstream: upgrade::Upgraded,
+    terms: Terms,
+    metered: &Metered,
+) -> Reason {
     let Ok(parts) = upstream.downcast::<TokioIo<Stream>>() else {
         tracing::error!("an upgraded upstream connection is not a stream; this is a bug");
         return Reason::Internal;
@@ -61,7 +67,7 @@ async fn join(client: upgrade::Upgraded, upstream: upgrade::Upgraded, metered: &
     let mut stream = parts.io.into_inner();
     // The first bytes of the new protocol often come in the same segment as the 101.
     stream.unread(&parts.read_buf);
-    relay(stream, TokioIo::new(client), Reason::ClientGone, metered).await.reason
+    relay(stream, TokioIo::new(client), terms, metered).await.reason
 }
 
 /// Counts an upgraded connection's bytes as they move.

@@ -326,6 +326,30 @@ fn a_ping_flood_makes_a_bounded_answer() {
     assert!(agent.take_round(BytesMut::new(), &mut Vec::new()).len() <= 16 * 16);
 }
 
+#[test]
+fn a_peer_that_makes_us_talk_and_does_not_listen_is_read_no_further() {
+    let (_, mut agent) = pair();
+    let mut opens = 0;
+    while !agent.is_backed_up() {
+        opens += 1;
+        assert!(opens < 100_000, "answers pile up without end");
+        agent.set_now(Duration::from_millis(opens));
+        let mut input = BytesMut::new();
+        frame::put(&mut input, Kind::Ping, 0, &[0; 8]);
+        agent.feed(&mut input, &mut Vec::new()).unwrap();
+    }
+}
+
+#[test]
+fn an_agent_that_opens_a_stream_breaks_the_protocol() {
+    let mut gateway = Mux::new(Side::Gateway);
+    let mut payload = BytesMut::new();
+    header().encode(&mut payload);
+    let mut input = BytesMut::new();
+    frame::put(&mut input, Kind::Open, 2, &payload);
+    assert_eq!(gateway.feed(&mut input, &mut Vec::new()), Err(Violation::Unexpected(Kind::Open)));
+}
+
 proptest::proptest! {
     #[test]
     fn feeding_anything_is_total(bytes: Vec<u8>) {

@@ -156,6 +156,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     /// Reads and feeds until nothing is left. Ok(true): there may be more.
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Result<bool, Reason> {
         for _ in 0..READS_PER_TURN {
+            if self.shared.with(|mux, _| mux.is_backed_up()) {
+                return Ok(false);
+            }
             match self.poll_fill(cx) {
                 Poll::Pending => {
                     if self.input.is_empty() && self.is_quiet() {

@@ -13,8 +13,10 @@ use adit_proto::reason::Reason;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
 
 use super::{Session, Side, StreamError};
-use crate::relay::{Meter, relay};
+use crate::relay::{Meter, Terms, relay};
 use crate::scope::Scope;
+
+const TERMS: Terms = Terms { lost: Reason::UpstreamClosed, patience: Some(Duration::from_secs(60)) };
 
 struct NoMeter;
 
@@ -48,7 +50,7 @@ fn echo_agent(scope: &Scope, agent: Session) {
                 to.shutdown().await.unwrap();
             });
             spawner.spawn("relay", async move {
-                relay(stream, near, Reason::UpstreamClosed, &NoMeter).await;
+                relay(stream, near, TERMS, &NoMeter).await;
             });
         }
     });
@@ -98,7 +100,7 @@ async fn a_stream_given_up_after_its_half_close_lets_go_of_a_silent_upstream() {
         let (near, mut far) = tokio::io::duplex(4096);
         let (done, outcome) = tokio::sync::oneshot::channel();
         scope.spawn("relay", async move {
-            done.send(relay(accepted, near, Reason::UpstreamClosed, &NoMeter).await).unwrap();
+            done.send(relay(accepted, near, TERMS, &NoMeter).await).unwrap();
         });
         stream.shutdown().await.unwrap();
         assert_eq!(far.read(&mut [0; 1]).await.unwrap(), 0, "the half-close has passed");
@@ -111,6 +113,46 @@ async fn a_stream_given_up_after_its_half_close_lets_go_of_a_silent_upstream() {
         let reason = outcome.expect("the relay waits for the upstream").unwrap().reason;
         assert_eq!(reason, if ends_by_session { Reason::Draining } else { Reason::Cancelled });
     }
+}
+
+#[tokio::test]
+async fn a_stream_given_up_while_its_upstream_takes_nothing_lets_go_of_it() {
+    let scope = Scope::new();
+    let (gateway, agent) = pair(&scope, 4096);
+    let mut stream = gateway.open(&header()).unwrap();
+    let (_, accepted) = agent.accept().await.unwrap();
+    // Nobody reads the far end.
+    let (near, _far) = tokio::io::duplex(64);
+    let (done, outcome) = tokio::sync::oneshot::channel();
+    scope.spawn("relay", async move {
+        done.send(relay(accepted, near, TERMS, &NoMeter).await).unwrap();
+    });
+    stream.write_all(&[0; 4096]).await.unwrap();
+    drop(stream);
+    let outcome = tokio::time::timeout(Duration::from_secs(5), outcome).await;
+    let reason = outcome.expect("the relay waits for the upstream").unwrap().reason;
+    assert_eq!(reason, Reason::Cancelled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_half_open_relay_ends_when_nothing_moves() {
+    let scope = Scope::new();
+    let (gateway, agent) = pair(&scope, 4096);
+    let mut stream = gateway.open(&header()).unwrap();
+    let (_, accepted) = agent.accept().await.unwrap();
+    let (near, mut far) = tokio::io::duplex(4096);
+    let (done, outcome) = tokio::sync::oneshot::channel();
+    scope.spawn("relay", async move {
+        done.send(relay(accepted, near, TERMS, &NoMeter).await).unwrap();
+    });
+    stream.shutdown().await.unwrap();
+    let started = tokio::time::Instant::now();
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_secs(50)).await;
+        far.write_all(b"x").await.unwrap();
+    }
+    assert_eq!(outcome.await.unwrap().reason, Reason::IdleTimeout);
+    assert!(started.elapsed() > Duration::from_secs(300) && started.elapsed() < Duration::from_secs(400));
 }
 
 #[tokio::test]

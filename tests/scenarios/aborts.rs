@@ -176,3 +176,22 @@ async fn a_response_that_its_upstream_cuts_never_looks_complete() {
         world.finish().await;
     }
 }
+
+#[tokio::test]
+async fn a_response_that_does_not_wait_for_the_body_says_that_the_connection_ends() {
+    let upstream = Upstream::scripted(|mut wire| async move {
+        wire.head().await;
+        wire.send("HTTP/1.1 200 X\r\ncontent-length: 2\r\n\r\nok").await;
+        wire.ended().await;
+    })
+    .await;
+    let world = World::new().offer("a.example", &upstream).run().await;
+    for (host, status) in [("a.example", 200), ("nobody.example", 404)] {
+        let mut client = world.wire().await;
+        client.send(format!("POST / HTTP/1.1\r\nhost: {host}\r\ncontent-length: 9\r\n\r\n")).await;
+        let reply = client.reply().await;
+        assert_eq!((reply.status(), reply.field("connection")), (status, Some("close")), "{host}");
+        client.ended().await;
+    }
+    world.finish().await;
+}

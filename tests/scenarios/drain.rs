@@ -7,6 +7,7 @@ use std::time::Duration;
 use adit_testkit::proto::reason::Reason;
 use adit_testkit::world::TOKEN;
 use adit_testkit::{AgentPlan, Puppet, Signal, Upstream, World, until, within};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -79,6 +80,55 @@ async fn a_gateways_drain_cuts_what_is_open_at_its_deadline_and_counts_it() {
     for mut client in clients {
         assert_eq!(client.rest().await, b"half", "what was cut does not look complete");
     }
+}
+
+#[tokio::test]
+async fn a_draining_gateway_does_not_wait_for_requests_that_have_not_come() {
+    let upstream = Upstream::named("ok").await;
+    let for_ever = Duration::from_secs(1000);
+    let mut world = World::new()
+        .limits(|limits| (limits.header_timeout, limits.idle_timeout) = (for_ever, for_ever))
+        .gateway(|config| config.drain_timeout = for_ever)
+        .offer("a.example", &upstream)
+        .run()
+        .await;
+    let mut clients = Vec::new();
+    for part in ["", "G", "GET / HTTP/1.1\r\nhost: a.example\r\nx", "PRI * HT"] {
+        for used in [false, true] {
+            let mut client = world.wire().await;
+            if used {
+                assert_eq!(client.get("a.example", "/").await.status(), 200);
+            }
+            client.send(part).await;
+            clients.push(client);
+        }
+    }
+    world.sum_becomes("adit_public_connections", &[], 8).await;
+    assert_eq!(within("the drain", world.take_gateway().drain()).await, 0);
+    for mut client in clients {
+        client.ended().await;
+    }
+}
+
+#[tokio::test]
+async fn a_response_without_a_length_that_is_cut_ends_with_a_reset() {
+    let upstream = Upstream::scripted(|mut wire| async move {
+        wire.head().await;
+        wire.send("HTTP/1.1 200 X\r\n\r\nhalf").await;
+        wire.ended().await;
+    })
+    .await;
+    let mut world =
+        World::new().gateway(|config| config.drain_timeout = SHORT).offer("a.example", &upstream).run().await;
+    let mut client = world.wire().await.into_io();
+    client.write_all(b"GET / HTTP/1.0\r\nhost: a.example\r\n\r\n").await.unwrap();
+    let mut read = Vec::new();
+    while !read.ends_with(b"half") {
+        assert!(within("the response", client.read_buf(&mut read)).await.unwrap() > 0);
+    }
+    assert_eq!(within("the drain", world.take_gateway().drain()).await, 1);
+    let end = within("the end", client.read_buf(&mut read)).await;
+    assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
 }
 
 #[tokio::test]

@@ -93,3 +93,41 @@ async fn a_http2_body_that_is_not_as_long_as_announced_never_arrives_whole() {
     drop(client);
     world.finish().await;
 }
+
+#[tokio::test]
+async fn what_http1_does_not_allow_is_refused_in_http2_too_and_counted() {
+    let upstream = Upstream::echo().await;
+    let world = World::new().offer("*", &upstream).run().await;
+    let with = |more: &[(&'static str, &'static str)]| [&GET[..], more].concat();
+    let changed = |name: &'static str, value: &'static str| {
+        GET.map(|field| if field.0 == name { (name, value) } else { field }).to_vec()
+    };
+    let rows = [
+        ("the same length twice", with(&[("content-length", "0"), ("content-length", "0")])),
+        ("another scheme", changed(":scheme", "ftp")),
+        ("an asterisk for GET", changed(":path", "*")),
+        ("a long method", changed(":method", "ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEFG")),
+        ("a host with escapes", changed(":authority", "a%2eexample")),
+    ];
+    let mut refused = 0;
+    for (what, fields) in rows {
+        let mut client = world.wire().await;
+        client.send([preface(), headers(1, true, &fields)].concat()).await;
+        let outcome = outcome(&mut client, 1).await;
+        assert!(!matches!(outcome, Outcome::Headers(0x88)), "{what}: {outcome:?}");
+        refused += u32::from(outcome == Outcome::Headers(BAD_REQUEST));
+    }
+    assert!(refused >= 4, "only {refused} were answered");
+    world.sum_becomes("adit_refusals_total", &[("reason", "bad_request")], refused).await;
+    let mut client = world.wire().await;
+    client.send([preface(), headers(1, true, &with(&[("x", "1"); 101]))].concat()).await;
+    outcome(&mut client, 1).await;
+    drop(client);
+    world.sum_becomes("adit_refusals_total", &[("reason", "headers_too_large")], 1).await;
+    assert!(upstream.requests().is_empty(), "{:#?}", upstream.requests());
+    let mut client = world.wire().await;
+    client.send([preface(), headers(1, true, &with(&[("cookie", "a=b"); 101]))].concat()).await;
+    assert_eq!(outcome(&mut client, 1).await, Outcome::Headers(0x88), "each cookie may have its own field");
+    drop(client);
+    world.finish().await;
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use adit_testkit::h2::Fed;
+use adit_testkit::h2::{Fed, frame, headers, preface};
 use adit_testkit::{Signal, Upstream, Wire, World, within};
 use http_body_util::BodyExt as _;
 use hyper::Request;
@@ -239,5 +239,71 @@ async fn a_http2_client_that_does_not_take_its_response_is_cut() {
     let response = client.get("a.example", "/").await;
     ended.given(1).await;
     drop((client, response));
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_nobody_reads_its_upload_is_noticed() {
+    for coding in ["content-length: 1000000000", "transfer-encoding: chunked"] {
+        let ended = Signal::default();
+        let upstream = Upstream::scripted({
+            let ended = ended.clone();
+            move |mut wire| {
+                let ended = ended.clone();
+                async move {
+                    wire.head().await;
+                    wire.send("HTTP/1.1 200 X\r\ncontent-length: 5\r\n\r\nab").await;
+                    ended.given(1).await;
+                }
+            }
+        })
+        .await;
+        let world = World::new()
+            .limits(|limits| limits.stall_timeout = SHORT)
+            .offer("a.example", &upstream)
+            .run()
+            .await;
+        let mut client = world.wire().await;
+        client.send(format!("POST / HTTP/1.1\r\nhost: a.example\r\n{coding}\r\n\r\n")).await;
+        let piece = [&b"10000\r\n"[..], &[b'x'; 0x10000], b"\r\n"].concat();
+        let blocked = Duration::from_millis(100);
+        while let Ok(Ok(1..)) = tokio::time::timeout(blocked, client.write_some(&piece)).await {}
+        drop(client);
+        world.sum_becomes("adit_public_connections", &[], 0).await;
+        world.sum_becomes("adit_flows", &[], 0).await;
+        ended.give();
+        world.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn a_http2_client_that_does_not_finish_what_it_begins_is_cut() {
+    let world = World::new().limits(|limits| limits.header_timeout = SHORT).run().await;
+    let begun = frame(1, 0, 1, &[0x82]);
+    for rest in [&[][..], &frame(4, 0, 0, &[])[..5], &[frame(4, 0, 0, &[]), begun].concat()] {
+        let mut client = world.wire().await;
+        client.send([&preface()[..24], rest].concat()).await;
+        client.ended().await;
+    }
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_http2_client_that_is_told_to_leave_and_does_not_is_cut() {
+    let upstream = Upstream::named("ok").await;
+    let world = World::new()
+        .limits(|limits| {
+            limits.idle_timeout = SHORT;
+            limits.header_timeout = SHORT;
+        })
+        .offer("a.example", &upstream)
+        .run()
+        .await;
+    let mut client = world.wire().await;
+    let fields = [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a.example")];
+    client.send([preface(), headers(1, true, &fields)].concat()).await;
+    // It answers nothing, not even the question whether it has seen everything.
+    client.ended().await;
+    assert_eq!(upstream.requests().len(), 1);
     world.finish().await;
 }

@@ -94,8 +94,10 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// How long a connection may stay open without a request on it.
     pub idle_timeout: Duration,
-    /// How long a client may let a body stand still: one it sends, or one it does not read. Silence of an upstream
-    /// (events, long polls, WebSockets) is not limited.
+    /// How long a client may let a body stand still: one it sends, or one it does not read. A request also ends when
+    /// its upstream leaves the rest of its body unread for so long and sends nothing either, because then nobody can
+    /// tell whether the client is still there. Other silence of an upstream (events, long polls, WebSockets) is not
+    /// limited.
     pub stall_timeout: Duration,
     /// How long the agent may take to connect to the upstream.
     pub connect_timeout: Duration,

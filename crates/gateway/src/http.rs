@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use ::http::{HeaderValue, Request, Response, StatusCode, header};
 use adit_tunnel::scope::Scope;
 use bytes::{Buf as _, Bytes, BytesMut};
+use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -19,8 +21,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::flow::{Connection, DataPlane, carry};
-use crate::refusal;
+use crate::forward::body::ResponseBody;
+use crate::refusal::{self, Form, Refusal};
 
+mod frames;
 pub(crate) mod guard;
 pub(crate) mod taking;
 
@@ -91,14 +95,21 @@ impl Serving {
 /// Serves one connection until it ends.
 pub(crate) async fn serve<IO>(mut io: IO, accepted: Accepted, serving: &Arc<Serving>)
 where
-    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    IO: AsyncRead + AsyncWrite + guard::Abort + Send + Unpin + 'static,
 {
     let _open = serving.plane.observe.connection();
     let limits = &serving.plane.limits;
     let (is_http2, first) = match accepted.is_http2 {
         Some(is_http2) => (is_http2, Bytes::new()),
         None => {
-            match tokio::time::timeout(limits.idle_timeout, sniff(&mut io, limits.header_timeout)).await {
+            let first_request = limits.idle_timeout.min(guard::FIRST_REQUEST);
+            let sniffed = tokio::select! {
+                biased;
+                sniffed = tokio::time::timeout(first_request, sniff(&mut io, limits.header_timeout)) => sniffed,
+                // It carries nothing that a drain could wait for.
+                () = serving.draining.cancelled() => return,
+            };
+            match sniffed {
                 Ok(Ok(sniffed)) => sniffed,
                 Ok(Err(_)) | Err(_) => return,
             }
@@ -135,7 +146,7 @@ async fn sniff<IO: AsyncRead + Unpin>(io: &mut IO, timeout: Duration) -> io::Res
 
 async fn serve_http1<IO>(io: Prefixed<IO>, accepted: Accepted, serving: &Arc<Serving>)
 where
-    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    IO: AsyncRead + AsyncWrite + guard::Abort + Send + Unpin + 'static,
 {
     let Accepted { peer, scheme, is_http2: _ } = accepted;
     let observe = serving.plane.observe.clone();
@@ -145,7 +156,11 @@ where
     let connection = Arc::new(Connection::new(peer, scheme, Some(handle)));
     let service = service_fn(|request| {
         let (connection, plane) = (Arc::clone(&connection), Arc::clone(&serving.plane));
-        async move { Ok::<_, Infallible>(carry(request, &connection, &plane).await) }
+        async move {
+            let mut response = carry(request, &connection, &plane).await;
+            close_behind_open_body(&mut response, &connection);
+            Ok::<_, Infallible>(response)
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -168,6 +183,33 @@ where
     }
 }
 
+/// Says that the connection ends with a response that did not wait for the request's body, because what is left of
+/// the body stands between it and the next request (RFC 9112 §9.3).
+fn close_behind_open_body(response: &mut Response<ResponseBody>, connection: &Connection) {
+    let is_open = connection.guard.as_ref().is_some_and(guard::GuardHandle::is_body_open);
+    if is_open && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
+/// One request of an HTTP/2 connection, which has to keep the rules that the guard sees to in HTTP/1.x.
+async fn carry_strictly(
+    request: Request<Incoming>,
+    connection: &Connection,
+    serving: &Serving,
+) -> Response<ResponseBody> {
+    let plane = &serving.plane;
+    match guard::strict::check(&request, &serving.guard.limits) {
+        Ok(()) => carry(request, connection, plane).await,
+        Err(refusal) => {
+            let form = Form::wanted(request.headers());
+            let record = plane.observe.begin(&request, connection);
+            tracing::debug!(reason = %refusal.reason, detail = refusal.detail, "refused");
+            Refusal::new(refusal.reason, refusal.detail).into_response(form, record)
+        }
+    }
+}
+
 async fn serve_http2<IO>(io: Prefixed<IO>, accepted: Accepted, serving: &Arc<Serving>)
 where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -176,16 +218,21 @@ where
     let connection = Arc::new(Connection::new(peer, scheme, None));
     let activity = Arc::new(Activity::default());
     let service = service_fn(|request| {
-        let (connection, plane) = (Arc::clone(&connection), Arc::clone(&serving.plane));
+        let (connection, serving) = (Arc::clone(&connection), Arc::clone(serving));
         let active = Active::new(&activity);
         async move {
-            let response = carry(request, &connection, &plane).await;
+            let response = carry_strictly(request, &connection, &serving).await;
             active.completed();
             Ok::<_, Infallible>(response)
         }
     });
-    let spawner =
-        Spawner { scope: serving.connections.clone(), stall_timeout: serving.plane.limits.stall_timeout };
+    let limits = &serving.plane.limits;
+    let spawner = Spawner {
+        scope: serving.connections.clone(),
+        stall_timeout: limits.stall_timeout,
+        activity: Arc::clone(&activity),
+    };
+    let watched = frames::Watched::new(io, limits.header_timeout, limits.stall_timeout);
     let served = http2::Builder::new(spawner)
         .timer(TokioTimer::new())
         .max_concurrent_streams(h2::MAX_STREAMS)
@@ -195,17 +242,20 @@ where
         .max_header_list_size(h2::MAX_HEADER_LIST)
         .keep_alive_interval(h2::KEEP_ALIVE)
         .keep_alive_timeout(h2::KEEP_ALIVE_TIMEOUT)
-        .serve_connection(TokioIo::new(io), service);
+        .serve_connection(TokioIo::new(watched), service);
     let mut served = pin!(served);
+    let going_on = either(serving.draining.cancelled(), activity.idle_for(limits.idle_timeout));
     let result = tokio::select! {
         result = served.as_mut() => result,
-        () = activity.abused.notified() => {
-            tracing::debug!(%peer, "a client that cancels nearly everything it asks for is cut off");
-            return;
-        }
-        () = either(serving.draining.cancelled(), activity.idle_for(serving.plane.limits.idle_timeout)) => {
+        () = activity.abused.notified() => return activity.cut_off(peer),
+        () = going_on => {
             served.as_mut().graceful_shutdown();
-            served.await
+            tokio::select! {
+                result = served.as_mut() => result,
+                () = activity.abused.notified() => return activity.cut_off(peer),
+                // The client was told to leave, and has no request that it could be waiting for.
+                () = activity.unused_for(limits.header_timeout) => return,
+            }
         }
     };
     if let Err(error) = result {
@@ -224,7 +274,8 @@ async fn either(a: impl Future<Output = ()>, b: impl Future<Output = ()>) {
 /// and cancelling costs the client nothing and everybody behind the gateway a lot (CVE-2023-44487).
 #[derive(Debug, Default)]
 struct Activity {
-    active: AtomicUsize,
+    /// Requests whose responses are not through.
+    open: AtomicUsize,
     started: AtomicUsize,
     completed: AtomicUsize,
     cancelled: AtomicUsize,
@@ -232,17 +283,50 @@ struct Activity {
 }
 
 impl Activity {
-    /// Ends when no request was there for a whole `timeout`.
+    /// Ends when no request was there for a whole `timeout`, or none came soon enough after the accept.
     async fn idle_for(&self, timeout: Duration) {
         let mut seen = 0;
+        let mut patience = timeout.min(guard::FIRST_REQUEST);
         loop {
-            tokio::time::sleep(timeout).await;
+            tokio::time::sleep(patience).await;
             let started = self.started.load(Ordering::Relaxed);
-            if started == seen && self.active.load(Ordering::Relaxed) == 0 {
+            if started == seen && self.open.load(Ordering::Relaxed) == 0 {
                 return;
             }
             seen = started;
+            patience = timeout;
         }
+    }
+
+    /// Ends at the end of a `timeout` when no request is open.
+    async fn unused_for(&self, timeout: Duration) {
+        loop {
+            tokio::time::sleep(timeout).await;
+            if self.open.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+        }
+    }
+
+    fn cut_off(&self, peer: SocketAddr) {
+        let cancelled = self.cancelled.load(Ordering::Relaxed);
+        tracing::debug!(%peer, cancelled, "a client that cancels nearly everything it asks for is cut off");
+    }
+}
+
+/// A stream whose response is not through.
+struct Open(Arc<Activity>);
+
+impl Open {
+    fn new(activity: &Arc<Activity>) -> Self {
+        activity.open.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(activity))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -254,7 +338,6 @@ struct Active {
 
 impl Active {
     fn new(activity: &Arc<Activity>) -> Self {
-        activity.active.fetch_add(1, Ordering::Relaxed);
         activity.started.fetch_add(1, Ordering::Relaxed);
         Self { activity: Arc::clone(activity), is_completed: false }
     }
@@ -269,7 +352,6 @@ impl Active {
 impl Drop for Active {
     fn drop(&mut self) {
         let activity = &self.activity;
-        activity.active.fetch_sub(1, Ordering::Relaxed);
         if self.is_completed {
             activity.completed.fetch_add(1, Ordering::Relaxed);
             return;
@@ -287,6 +369,7 @@ impl Drop for Active {
 struct Spawner {
     scope: Scope,
     stall_timeout: Duration,
+    activity: Arc<Activity>,
 }
 
 impl<F> hyper::rt::Executor<F> for Spawner
@@ -294,7 +377,12 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, future: F) {
-        self.scope.spawn("http/2 stream", taking::watched(future, self.stall_timeout));
+        let open = Open::new(&self.activity);
+        let watched = taking::watched(future, self.stall_timeout);
+        self.scope.spawn("http/2 stream", async move {
+            watched.await;
+            drop(open);
+        });
     }
 }
 
@@ -303,6 +391,12 @@ where
 struct Prefixed<IO> {
     first: Bytes,
     io: IO,
+}
+
+impl<IO: guard::Abort> guard::Abort for Prefixed<IO> {
+    fn abort(&self) {
+        self.io.abort();
+    }
 }
 
 impl<IO: AsyncRead + Unpin> AsyncRead for Prefixed<IO> {

@@ -20,20 +20,25 @@ use std::time::Duration;
 use adit_proto::reason::Reason;
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_rustls::server::TlsStream;
 
 use answer::Farewell;
 use handle::Shared;
 use scan::{Place, Scanner, Verdict};
 
 pub(crate) use handle::GuardHandle;
-pub(crate) use scan::{Limits, Refusal};
+pub(crate) use scan::{Limits, Refusal, strict};
 
 #[cfg(test)]
 mod tests;
 
 /// Bytes kept while it is open whether they belong to another protocol; then the client is not read any more.
 const MAX_WITHHELD: usize = 64 * 1024;
+/// The first byte of the first request must come this long after the accept, however long later pauses may be: a
+/// connection that never asked for anything is not a client that will soon ask again.
+pub(super) const FIRST_REQUEST: Duration = Duration::from_secs(30);
 /// Largest single read while there are bytes that wait.
 const READ_STEP: usize = 8 * 1024;
 
@@ -44,12 +49,34 @@ pub(crate) struct Settings {
     pub(crate) limits: Limits,
     /// From the first byte of a head to its last.
     pub(crate) header_timeout: Duration,
-    /// From the accept, or from the end of a response, to the first byte of the next head.
+    /// From the accept, or from the end of a response, to the first byte of the next head; not longer than
+    /// [`FIRST_REQUEST`] for the first one.
     pub(crate) idle_timeout: Duration,
-    /// How long a body that is waited for, or a response that waits to be taken, may stand still.
+    /// How long a body that is waited for, a body that nobody reads, or a response that waits to be taken may stand
+    /// still.
     pub(crate) stall_timeout: Duration,
     /// The whole response to a refused head, with `Connection: close`.
     pub(crate) answer: fn(Refusal) -> Bytes,
+}
+
+/// A connection that can be ended so that nobody takes its end for the end of a message.
+pub(crate) trait Abort {
+    /// Makes the close that follows a reset. What was not delivered yet is lost.
+    fn abort(&self);
+}
+
+impl Abort for TcpStream {
+    fn abort(&self) {
+        if let Err(error) = self.set_zero_linger() {
+            tracing::debug!(%error, "a connection cannot be reset");
+        }
+    }
+}
+
+impl Abort for TlsStream<TcpStream> {
+    fn abort(&self) {
+        self.get_ref().0.abort();
+    }
 }
 
 /// Called when a head is refused or timed out, at most once for a connection, before the answer is written.
@@ -93,6 +120,8 @@ enum End {
 /// Cancel safe: nothing is lost when a caller stops polling. Dropping it closes the connection without answer.
 pub(crate) struct Guard<IO> {
     io: IO,
+    /// That of [`Abort`], kept so that a drop can call it.
+    abort: fn(&IO),
     settings: Arc<Settings>,
     scanner: Scanner,
     shared: Arc<Shared>,
@@ -107,6 +136,8 @@ pub(crate) struct Guard<IO> {
     /// Requests handed out.
     released: u64,
     waiting: Option<(Wait, Instant)>,
+    /// When a byte last moved in either direction, as long as the library has not come back for more of the request.
+    unread: Option<Instant>,
     alarm: Alarm,
     output: Output,
     farewell: Farewell,
@@ -140,16 +171,23 @@ impl<IO> Drop for Guard<IO> {
     fn drop(&mut self) {
         // The waker keeps the connection's task alive, and that task may keep the handle.
         self.shared.forget_waker();
+        if self.ends_in_doubt() {
+            (self.abort)(&self.io);
+        }
     }
 }
 
 impl<IO> Guard<IO> {
     /// Wraps `io`, whose next byte is the first one of a head. The idle timeout runs from the first read.
-    pub(crate) fn new(io: IO, settings: Arc<Settings>, on_refusal: OnRefusal) -> (Self, GuardHandle) {
+    pub(crate) fn new(io: IO, settings: Arc<Settings>, on_refusal: OnRefusal) -> (Self, GuardHandle)
+    where
+        IO: Abort,
+    {
         let shared = Arc::new(Shared::default());
         let handle = GuardHandle::new(Arc::clone(&shared));
         let guard = Self {
             io,
+            abort: IO::abort,
             scanner: Scanner::new(settings.limits),
             settings,
             shared,
@@ -160,6 +198,7 @@ impl<IO> Guard<IO> {
             end: None,
             released: 0,
             waiting: None,
+            unread: None,
             alarm: Alarm::default(),
             output: Output::default(),
             farewell: Farewell::default(),
@@ -170,6 +209,43 @@ impl<IO> Guard<IO> {
     /// Requests handed out whose responses are not complete.
     fn in_flight(&self) -> u64 {
         self.released.saturating_sub(self.shared.done())
+    }
+
+    /// Whether the end of the stream could be taken for the end of a response that is not complete: to HTTP/1.0 a
+    /// response without a length ends with its connection (RFC 9112 §8), so that only a reset tells.
+    ///
+    /// Other clients see from the length or the last chunk that something is missing, and get what is on its way.
+    fn ends_in_doubt(&self) -> bool {
+        self.scanner.has_seen_http10()
+            && !matches!(self.farewell, Farewell::Done)
+            && (self.shared.is_cut() || self.in_flight() > 0)
+    }
+
+    /// The library has got bytes and is to come back for more.
+    fn handed_out(&mut self, cx: &mut Context<'_>) {
+        // Behind a request that is whole in the library's buffer another one may wait for its turn, as long as the
+        // response before it takes; that is no reason to doubt the client.
+        let is_awaited = match self.scanner.place() {
+            Place::Body => true,
+            Place::Head => self.in_flight() <= 1,
+            Place::AwaitUpgrade | Place::Upgraded | Place::Refused => false,
+        };
+        self.unread = is_awaited.then(Instant::now);
+        if let Some(since) = self.unread {
+            self.alarm.arm(cx, since + self.settings.stall_timeout);
+        }
+    }
+
+    /// Fails when the library has left the rest of a request unread for too long while the response stands still
+    /// too. Nothing else would tell that the client has gone: its end waits behind bytes that nobody reads.
+    fn check_unread(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(since) = self.unread else { return Ok(()) };
+        let deadline = since + self.settings.stall_timeout;
+        if Instant::now() >= deadline {
+            return Err(timed_out("nobody read the body of the request"));
+        }
+        self.alarm.arm(cx, deadline);
+        Ok(())
     }
 
     fn refuse_head(&mut self, refusal: Refusal) {
@@ -204,6 +280,7 @@ impl<IO> Guard<IO> {
                 }
             }
         }
+        self.shared.set_body_open(self.scanner.place() == Place::Body);
         approved
     }
 
@@ -265,11 +342,16 @@ impl<IO> Guard<IO> {
         self.released <= done && !self.output.unflushed && self.output.done_at_flush == done
     }
 
+    fn idle_timeout(&self) -> Duration {
+        let timeout = self.settings.idle_timeout;
+        if self.released == 0 { timeout.min(FIRST_REQUEST) } else { timeout }
+    }
+
     /// Keeps the timeout of what a read waits for. `Ready` means that `end` was set.
     fn poll_timeout(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let (wait, timeout) = match self.scanner.place() {
             Place::Head if !self.held.is_empty() => (Wait::Head, self.settings.header_timeout),
-            Place::Head if self.responses_are_out() => (Wait::Idle, self.settings.idle_timeout),
+            Place::Head if self.responses_are_out() => (Wait::Idle, self.idle_timeout()),
             Place::Body => (Wait::Body, self.settings.stall_timeout),
             Place::Head | Place::AwaitUpgrade | Place::Upgraded | Place::Refused => {
                 self.waiting = None;
@@ -319,6 +401,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Guard<IO> {
         loop {
             if self.approved > 0 {
                 self.hand_out(buf);
+                self.handed_out(cx);
                 return Poll::Ready(Ok(()));
             }
             match self.end {
@@ -363,7 +446,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Guard<IO> {
                 return self.poll_timeout(cx).map_ok(|()| false);
             }
             if buf.filled().len() > before {
-                return Poll::Ready(Ok(self.judge_read(buf, before) > 0));
+                let has_bytes = self.judge_read(buf, before) > 0;
+                if has_bytes {
+                    self.handed_out(cx);
+                }
+                return Poll::Ready(Ok(has_bytes));
             }
         } else {
             // The unused part of the library's buffer is only borrowed here: `buf` itself stays empty.
@@ -434,11 +521,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Guard<IO> {
             ready!(self.poll_interims(cx))?;
             self.output.unflushed = true;
         }
-        self.poll_timed(cx, operation)
+        let written = self.poll_timed(cx, operation);
+        if written.is_ready() {
+            // A client that takes the response is there, and one that is not will make a write fail.
+            self.unread = self.unread.map(|_| Instant::now());
+        }
+        written
     }
 
     fn poll_library_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The library flushes only when it has passed on every byte of its own.
+        // The library flushes whenever its task is woken, also while it does not read.
+        self.check_unread(cx)?;
+        // It does so only when it has passed on every byte of its own.
         let done = self.shared.done();
         ready!(self.poll_timed(cx, |io, cx| io.poll_flush(cx)))?;
         let was_out = self.responses_are_out();
@@ -469,6 +563,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guard<IO> {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
+        // The library has come back: from here on the timeouts are those of what it waits for.
+        this.unread = None;
         // One task may read an upgraded connection and another one write it. Then the alarm is the writer's.
         if this.scanner.place() != Place::Upgraded {
             this.meet_task(cx);
@@ -519,18 +615,18 @@ fn timed_out(what: &'static str) -> io::Error {
 /// It is set to the earliest deadline of the moment and left alone when that deadline goes away; when it rings,
 /// whoever waits looks at its real deadline and arms it again. So a request costs no timer operation.
 #[derive(Debug, Default)]
-struct Alarm {
+pub(super) struct Alarm {
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl Alarm {
     /// Whether it has rung, or was never set: only then a deadline it was armed for can have passed.
-    fn is_due(&self) -> bool {
+    pub(super) fn is_due(&self) -> bool {
         self.sleep.as_ref().is_none_or(|sleep| sleep.is_elapsed())
     }
 
     /// Wakes the task at `deadline` or before.
-    fn arm(&mut self, cx: &mut Context<'_>, deadline: Instant) {
+    pub(super) fn arm(&mut self, cx: &mut Context<'_>, deadline: Instant) {
         let sleep = match &mut self.sleep {
             Some(sleep) if !sleep.is_elapsed() && sleep.deadline() <= deadline => return,
             Some(sleep) => {

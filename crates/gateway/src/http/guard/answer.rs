@@ -33,6 +33,10 @@ pub(super) enum Farewell {
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Guard<IO> {
     pub(super) fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if matches!(self.farewell, Farewell::Begin) && self.ends_in_doubt() {
+            // The close that follows is a reset.
+            return Poll::Ready(Ok(()));
+        }
         loop {
             match &mut self.farewell {
                 Farewell::Begin => {

@@ -27,6 +27,10 @@ pub(super) struct Shared {
     done: AtomicU64,
     /// The number of the request that was answered with 101; requests are counted from 1.
     upgraded: AtomicU64,
+    /// A response ended before it was complete.
+    cut: AtomicBool,
+    /// The rest of a request's body is still to come from the client.
+    body_open: AtomicBool,
     /// The connection waits for `done` to grow.
     wake_when_done: AtomicBool,
     has_interims: AtomicBool,
@@ -40,6 +44,14 @@ impl Shared {
     /// Requests whose responses are complete.
     pub(super) fn done(&self) -> u64 {
         self.done.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn set_body_open(&self, is_open: bool) {
+        self.body_open.store(is_open, Ordering::SeqCst);
     }
 
     /// Whether this request was answered with 101.
@@ -114,6 +126,21 @@ impl GuardHandle {
         if self.shared.wake_when_done.swap(false, Ordering::SeqCst) {
             self.shared.wake();
         }
+    }
+
+    /// The response that is being sent ends here and is not complete. To be called before the error is given to the
+    /// library and before [`GuardHandle::request_done`].
+    ///
+    /// Where the end of the connection would look like the end of the response, the connection is reset.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the response's body calls it as soon as it is there"))]
+    pub(crate) fn cut(&self) {
+        self.shared.cut.store(true, Ordering::SeqCst);
+        self.shared.wake();
+    }
+
+    /// Whether the client has not sent the whole body of the request that came last.
+    pub(crate) fn is_body_open(&self) -> bool {
+        self.shared.body_open.load(Ordering::SeqCst)
     }
 
     /// The current request is answered with 101: everything the client sends behind it goes through unread.

@@ -5,6 +5,7 @@
 //! ever parsed by anything else. Body bytes go on as they come; only the lines between chunks are held until
 //! they are complete. The verdict on a stream does not depend on how it is cut into reads.
 
+pub(crate) mod strict;
 mod syntax;
 
 use adit_proto::reason::Reason;
@@ -162,6 +163,8 @@ pub(crate) struct Scanner {
     extensions: usize,
     /// What comes behind the current message: a head, or nobody knows.
     upgrade_follows: bool,
+    /// A request of HTTP/1.0 was released.
+    seen_http10: bool,
 }
 
 /// What one state makes of the bytes: so many belong to it and may go on, or it needs more.
@@ -178,7 +181,13 @@ impl Scanner {
             looked: 0,
             extensions: 0,
             upgrade_follows: false,
+            seen_http10: false,
         }
+    }
+
+    /// Whether a request of HTTP/1.0 was released.
+    pub(crate) const fn has_seen_http10(&self) -> bool {
+        self.seen_http10
     }
 
     /// What the next byte belongs to.
@@ -442,6 +451,7 @@ impl Scanner {
             (None, Some(length)) if length > 0 => self.state = State::Fixed(length),
             (None, _) => self.end_message(),
         }
+        self.seen_http10 |= facts.version == Version::Http10;
         Ok(self.finish_lines())
     }
 

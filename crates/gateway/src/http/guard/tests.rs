@@ -53,6 +53,34 @@ impl<B: Body<Error = Infallible> + Unpin> Body for Reported<B> {
     }
 }
 
+std::thread_local! {
+    static ABORTED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+impl Abort for DuplexStream {
+    fn abort(&self) {
+        ABORTED.set(ABORTED.get() + 1);
+    }
+}
+
+/// A response with the request's body beside it, which nobody reads.
+struct Unread<B> {
+    body: B,
+    _request: Incoming,
+}
+
+impl<B: Body<Error = Infallible> + Unpin> Body for Unread<B> {
+    type Data = B::Data;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+}
+
 /// A body of parts, each of which takes this long.
 struct Slow {
     parts: usize,
@@ -134,6 +162,10 @@ async fn serve(
             sleep(Duration::from_secs(5)).await;
             Response::new(reported("slow".to_owned()))
         }
+        "/stream-late" => {
+            sleep(Duration::from_secs(99)).await;
+            Response::new(reported("late".to_owned()))
+        }
         "/echo" => Response::new(reported(describe(request.into_body()).await)),
         "/deaf" => Response::new(reported("deaf".to_owned())),
         "/stream" => {
@@ -142,6 +174,11 @@ async fn serve(
         }
         "/large" => {
             let body = Slow::new(4, 100_000, Duration::from_millis(1));
+            Response::new(Reported { body, handle: handle.clone() }.boxed())
+        }
+        "/unread" | "/unread-events" => {
+            let pace = Duration::from_secs(if path == "/unread" { 1000 } else { 50 });
+            let body = Unread { body: Slow::new(4, 5, pace), _request: request.into_body() };
             Response::new(Reported { body, handle: handle.clone() }.boxed())
         }
         "/hints" => {
@@ -405,6 +442,102 @@ async fn an_idle_connection_is_closed_without_a_word() {
     assert_eq!(later.rest().await, "");
     assert_eq!(start.elapsed().as_secs(), IDLE_TIMEOUT.as_secs() - 25);
     assert!(later.refused().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_request_has_to_come_sooner_than_later_ones() {
+    let (mut client, server) = tokio::io::duplex(1024);
+    let settings = Settings { idle_timeout: Duration::from_secs(1000), ..*settings() };
+    let (mut guard, handle) = Guard::new(server, Arc::new(settings), Box::new(|_| {}));
+    let start = Instant::now();
+    let mut buf = [0; 64];
+    assert_eq!(guard.read(&mut buf).await.unwrap(), 0);
+    assert_eq!(start.elapsed(), FIRST_REQUEST);
+
+    let (mut second, server) = tokio::io::duplex(1024);
+    (guard, _) = Guard::new(server, Arc::new(settings), Box::new(|_| {}));
+    drop((handle, client));
+    second.write_all(GET.as_bytes()).await.unwrap();
+    assert_eq!(guard.read(&mut buf).await.unwrap(), GET.len());
+    assert!(timeout(Duration::from_secs(900), guard.read(&mut buf)).await.is_err());
+    client = second;
+    client.shutdown().await.unwrap();
+    assert_eq!(guard.read(&mut buf).await.unwrap(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_behind_a_body_that_nobody_reads_is_noticed() {
+    for head in ["Content-Length: 9000000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n800000\r\n"] {
+        let mut world = world();
+        world.send(format!("POST /unread HTTP/1.1\r\nHost: a\r\n{head}")).await;
+        let piece = vec![b'x'; 4096];
+        while timeout(Duration::from_secs(1), world.client.write_all(&piece)).await.is_ok() {}
+        (world.client, _) = tokio::io::duplex(1);
+        let start = Instant::now();
+        assert!(world.ended().await.is_err());
+        assert!(start.elapsed() <= STALL_TIMEOUT, "{:?}", start.elapsed());
+        assert_eq!(*world.log.dropped.lock(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_nobody_reads_does_not_end_a_response_that_goes_on() {
+    let mut world = world();
+    world.send("POST /unread-events HTTP/1.1\r\nHost: a\r\nContent-Length: 9000000\r\n\r\n").await;
+    let piece = vec![b'x'; 4096];
+    while timeout(Duration::from_secs(1), world.client.write_all(&piece)).await.is_ok() {}
+    world.until("0\r\n\r\n").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_waits_with_another_request_behind_it_is_not_limited() {
+    let mut world = world();
+    world.send(["GET /stream-late HTTP/1.1\r\nHost: a\r\n\r\n", GET].concat()).await;
+    world.until("late").await;
+    world.until("\r\n\r\nok").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_http10_would_take_for_that_of_the_response_is_a_reset() {
+    const OLD: &str = "GET / HTTP/1.0\r\n\r\n";
+    for (request, is_cut, is_done, resets) in [
+        (OLD, true, true, 1),
+        (OLD, false, false, 1),
+        (OLD, false, true, 0),
+        (GET, true, true, 0),
+        (GET, false, false, 0),
+    ] {
+        for shuts_down in [false, true] {
+            let (mut client, mut guard, handle) = bare(1024);
+            client.write_all(request.as_bytes()).await.unwrap();
+            let mut buf = [0; 64];
+            assert_eq!(guard.read(&mut buf).await.unwrap(), request.len());
+            if is_cut {
+                handle.cut();
+            }
+            if is_done {
+                handle.request_done();
+            }
+            if shuts_down {
+                guard.shutdown().await.unwrap();
+            }
+            ABORTED.set(0);
+            drop(guard);
+            assert_eq!(ABORTED.get(), resets, "{request:?} {is_cut} {is_done} {shuts_down}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_known_whether_a_body_is_still_to_come() {
+    let (mut client, mut guard, handle) = bare(1024);
+    let mut buf = [0; 64];
+    client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n").await.unwrap();
+    assert!(guard.read(&mut buf).await.unwrap() > 0);
+    assert!(handle.is_body_open());
+    client.write_all(b"hi").await.unwrap();
+    assert_eq!(guard.read(&mut buf).await.unwrap(), 2);
+    assert!(!handle.is_body_open());
 }
 
 #[tokio::test(start_paused = true)]

@@ -23,6 +23,7 @@ mod sessions;
 mod smuggling;
 mod smuggling_h2;
 mod streaming;
+mod strict_upstreams;
 mod targets;
 mod timeouts;
 mod upgrades;

@@ -101,7 +101,7 @@ impl Endpoint {
         drop(idle);
         drop(dead);
         let Idle { sender, watch, since: _ } = found?;
-        Some(Lease { endpoint: Arc::clone(self), sender, watch, is_reused: true })
+        Some(Lease { endpoint: Arc::clone(self), sender, watch, is_reused: true, is_reusable: true })
     }
 
     /// Opens a stream and speaks HTTP/1.1 on it. Waits for nothing: the request travels behind the open.
@@ -119,7 +119,7 @@ impl Endpoint {
                 tracing::debug!(%error, "an upstream connection ended early");
             }
         });
-        Ok(Lease { endpoint: Arc::clone(self), sender, watch, is_reused: false })
+        Ok(Lease { endpoint: Arc::clone(self), sender, watch, is_reused: false, is_reusable: true })
     }
 }
 
@@ -131,13 +131,15 @@ pub(crate) struct Lease {
     pub(crate) watch: Watch,
     /// It has served a request before, so its upstream may be about to close it.
     pub(crate) is_reused: bool,
+    /// It may serve another request when this one is done.
+    pub(crate) is_reusable: bool,
 }
 
 impl Lease {
     /// The request and its response are complete: somebody else may use the connection.
     pub(crate) fn give_back(self) {
-        let Self { endpoint, sender, watch, is_reused: _ } = self;
-        if sender.is_closed() || !endpoint.is_open() {
+        let Self { endpoint, sender, watch, is_reused: _, is_reusable } = self;
+        if !is_reusable || sender.is_closed() || !endpoint.is_open() {
             return;
         }
         let mut idle = endpoint.idle.lock();

@@ -23,6 +23,8 @@ pub(crate) struct DataPlane {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) observe: Observe,
     pub(crate) limits: Limits,
+    /// This gateway's name in `Via`, unlike any other's.
+    pub(crate) via: String,
     /// Tasks that belong to flows: upstream connections and upgraded connections.
     pub(crate) scope: adit_tunnel::scope::Scope,
 }
@@ -86,6 +88,7 @@ async fn try_carry(
     let service = router::resolve(&host, plane).await?;
     record.routed(&service);
     let permit = authorize(&snapshot, &subject, &service.pattern)?;
-    let client = Client { connection, trusted: snapshot.rules().trusts(connection.peer.ip()) };
+    let trusted = snapshot.rules().trusts(connection.peer.ip());
+    let client = Client { connection, trusted, via: &plane.via };
     forward::forward(request, &permit, &service, client, plane, record).await
 }

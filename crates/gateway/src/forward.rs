@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::ext::on_informational;
 use tokio::time::Instant;
 
-use self::body::{Progress, RequestBody, ResponseBody};
+use self::body::{Progress, RequestBody, ResponseBody, Upload};
 use crate::balancer::{self, Lease, Wanted};
 use crate::flow::{Connection, DataPlane};
 use crate::http::guard::GuardHandle;
@@ -35,6 +35,8 @@ pub(crate) struct Client<'a> {
     pub(crate) connection: &'a Connection,
     /// The peer is a proxy whose forwarding headers are kept and extended.
     pub(crate) trusted: bool,
+    /// This gateway's name in `Via`.
+    pub(crate) via: &'a str,
 }
 
 /// A response on its way to the client, and what has to go along with it.
@@ -49,7 +51,9 @@ pub(crate) struct Forwarded {
 impl Forwarded {
     /// The answer to the client; `record` is written when its last byte is through.
     pub(crate) fn into_response(self, record: Record) -> Response<ResponseBody> {
-        let Self { mut response, lease, progress, upgrade } = self;
+        let Self { mut response, mut lease, progress, upgrade } = self;
+        // The library answers an older version in kind from then on, and chunks nothing any more.
+        lease.is_reusable = response.version() == Version::HTTP_11;
         let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let mut record = record;
         record.answered(response.status());
@@ -84,11 +88,20 @@ pub(crate) async fn forward(
     }
     let upgrade = headers::wants_upgrade(&request)
         .then(|| upgrade::Upgrade::of(&mut request, client.connection.guard.clone(), plane));
-    let head = Head::of(&mut request, &client, upgrade.is_some())?;
+    let mut head = Head::of(&mut request, &client, upgrade.is_some())?;
     let expects_continue = headers::expects_continue(&head.parts.headers);
-    let progress = Progress::new(record.service_counters(), expects_continue);
     let body = request.into_body();
     let has_body = !body.is_end_stream();
+    if has_body && !head.parts.headers.contains_key(header::CONTENT_LENGTH) {
+        // Said outright, because the library takes a GET without a length for one without a body.
+        head.parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    let upload = match (has_body, expects_continue) {
+        (false, _) => Upload::Empty,
+        (true, false) => Upload::AtOnce,
+        (true, true) => Upload::HeldBack,
+    };
+    let progress = Progress::new(record.service_counters(), upload);
     let mut body = Some(body);
     let header = StreamHeader {
         service: permit.service().clone(),
@@ -122,11 +135,13 @@ pub(crate) async fn forward(
             Some(_) | None => RequestBody::empty(),
         };
         let guard = client.connection.guard.as_ref().filter(|_| client_is_http11(&head));
-        match try_once(head.request(this_body, guard, &progress), lease, &progress, plane).await {
+        let request = head.request(this_body, guard, &lease, &progress);
+        match try_once(request, lease, &progress, plane).await {
             Ok((response, lease)) => {
                 record.head_received();
-                if response.status() == StatusCode::SWITCHING_PROTOCOLS && upgrade.is_none() {
-                    // Nobody asked for it, and what follows is not a response to anything.
+                let offered = head.parts.headers.get(header::UPGRADE).filter(|_| upgrade.is_some());
+                if let Err(fault) = headers::check_response(&response, offered) {
+                    tracing::debug!(fault, "the upstream's response is not passed on");
                     lease.watch.reset(Reason::UpstreamInvalid);
                     return Err(Reason::UpstreamInvalid.into());
                 }
@@ -188,15 +203,19 @@ impl Head {
         &self,
         body: RequestBody,
         guard: Option<&GuardHandle>,
+        lease: &Lease,
         progress: &Arc<Progress>,
     ) -> Request<RequestBody> {
         let mut request = Request::new(body);
         *request.method_mut() = self.parts.method.clone();
         *request.uri_mut() = self.parts.uri.clone();
         *request.headers_mut() = self.parts.headers.clone();
-        let (guard, progress) = (guard.cloned(), Arc::clone(progress));
+        let (guard, watch, progress) = (guard.cloned(), lease.watch.clone(), Arc::clone(progress));
         on_informational(&mut request, move |interim| {
-            if interim.status() == StatusCode::CONTINUE {
+            if progress.is_over_interims() {
+                // An upstream that goes on saying that it is about to answer is not going to.
+                watch.reset(Reason::UpstreamInvalid);
+            } else if interim.status() == StatusCode::CONTINUE {
                 // The client gets its own 100 when its body is asked for.
                 progress.go_on();
             } else if let Some(guard) = &guard {
@@ -211,6 +230,8 @@ impl Head {
 fn interim_head(status: StatusCode, fields: &::http::HeaderMap) -> Bytes {
     let mut fields = fields.clone();
     headers::to_client(&mut fields, false);
+    // RFC 9110 §8.6: there is no content to have a length.
+    fields.remove(header::CONTENT_LENGTH);
     let mut out = BytesMut::new();
     let phrase = status.canonical_reason().unwrap_or("");
     out.put_slice(format!("HTTP/1.1 {} {phrase}\r\n", status.as_u16()).as_bytes());
@@ -244,6 +265,7 @@ async fn try_once(
     plane: &DataPlane,
 ) -> Result<(Response<Incoming>, Lease), Failure> {
     // If the client goes away while we wait, the upstream must know.
+    let answered = lease.watch.received();
     let abort = AbortOnDrop { watch: lease.watch.clone(), armed: true };
     let waiting = lease.sender.try_send_request(request);
     let result = tokio::select! {
@@ -274,7 +296,10 @@ async fn try_once(
                 unsent: returned.is_some(),
                 reached_upstream: lease.watch.is_opened() || lease.is_reused || !is_agents_word(reason),
                 was_stale: if lease.watch.is_opened() {
-                    lease.is_reused && matches!(reason, Reason::UpstreamClosed | Reason::AgentLost)
+                    let is_silent = lease.watch.received() == answered;
+                    is_silent
+                        && lease.is_reused
+                        && matches!(reason, Reason::UpstreamClosed | Reason::AgentLost)
                 } else {
                     reason.fault() != Fault::Upstream
                 },
@@ -304,6 +329,12 @@ fn failure_reason(error: &hyper::Error, lease: &Lease) -> Reason {
             Reason::UpstreamInvalid
         }
         Some(Reason::Cancelled | Reason::Done) | None => Reason::UpstreamClosed,
+        // An agent speaks for itself and its upstream, not for the client or the gateway's rules.
+        Some(reason)
+            if matches!(reason.fault(), Fault::Client | Fault::Policy) && reason != Reason::NotOffered =>
+        {
+            Reason::ProtocolError
+        }
         Some(reason) => reason,
     }
 }

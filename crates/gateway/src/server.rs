@@ -112,6 +112,7 @@ impl Gateway {
             sessions: Arc::clone(&sessions),
             observe: observe.clone(),
             limits: config.limits,
+            via: name_in_via()?,
             scope: flows.clone(),
         });
         let serving = Arc::new(Serving::new(plane, connections.clone()));
@@ -200,6 +201,16 @@ impl Gateway {
         self.control.drain(Duration::from_millis(500)).await;
         cut
     }
+}
+
+/// A name that tells a request which has passed this gateway from one that has passed another.
+fn name_in_via() -> Result<String, StartError> {
+    let mut random = [0; 4];
+    aws_lc_rs::rand::fill(&mut random).map_err(|source| StartError::Tls {
+        what: "the system has no random numbers".to_owned(),
+        source: Box::new(source),
+    })?;
+    Ok(format!("adit-{:08x}", u32::from_be_bytes(random)))
 }
 
 fn bind(purpose: &'static str, addr: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {

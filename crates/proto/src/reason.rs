@@ -137,6 +137,8 @@ reasons! {
     UpstreamClosed = 44, "upstream_closed", 502, Upstream;
     /// The upstream's response breaks the rules of HTTP and was not passed on.
     UpstreamInvalid = 45, "upstream_invalid", 502, Upstream;
+    /// The request came back to this gateway: the service's upstream leads to the gateway itself.
+    LoopDetected = 46, "loop_detected", 508, Upstream;
 
     /// The gateway is shutting down.
     Draining = 50, "draining", 503, Gateway;

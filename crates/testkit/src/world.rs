@@ -273,6 +273,12 @@ impl World {
         self.agents[number].take().unwrap()
     }
 
+    /// Where the public cleartext listener is.
+    #[must_use]
+    pub const fn http_addr(&self) -> SocketAddr {
+        self.http
+    }
+
     /// Takes the gateway out; dropping it is a sudden death.
     #[must_use]
     pub const fn take_gateway(&mut self) -> Gateway {

@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::time::Sleep;
 
+use super::headers;
 use crate::balancer::Lease;
 use crate::http::guard;
 use crate::http::taking::Taking;
@@ -24,6 +25,20 @@ use crate::observe::{Record, ServiceCounters};
 /// How long a body that the client holds back waits for the upstream's `100 Continue` before it is asked for anyway
 /// (RFC 9110 §10.1.1: a server may omit it).
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+
+/// How a request's body will come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Upload {
+    /// There is none.
+    Empty,
+    /// Unasked.
+    AtOnce,
+    /// When the client has seen a `100 Continue`.
+    HeldBack,
+}
+
+/// Interim responses an upstream may send before its answer.
+const MAX_INTERIMS: u32 = 32;
 
 /// What the two directions of a flow know of each other.
 #[derive(Debug)]
@@ -34,18 +49,20 @@ pub(crate) struct Progress {
     client_failure: AtomicU16,
     held_back: AtomicBool,
     body_refused: AtomicBool,
+    interims: AtomicU32,
     holder: Mutex<Option<std::task::Waker>>,
     counters: Option<ServiceCounters>,
 }
 
 impl Progress {
-    pub(crate) fn new(counters: Option<ServiceCounters>, held_back: bool) -> Arc<Self> {
+    pub(crate) fn new(counters: Option<ServiceCounters>, upload: Upload) -> Arc<Self> {
         Arc::new(Self {
             received: AtomicU64::new(0),
-            request_done: AtomicBool::new(false),
+            request_done: AtomicBool::new(upload == Upload::Empty),
             client_failure: AtomicU16::new(Reason::Done.code()),
-            held_back: AtomicBool::new(held_back),
+            held_back: AtomicBool::new(upload == Upload::HeldBack),
             body_refused: AtomicBool::new(false),
+            interims: AtomicU32::new(0),
             holder: Mutex::new(None),
             counters,
         })
@@ -71,6 +88,11 @@ impl Progress {
         } else {
             self.go_on();
         }
+    }
+
+    /// Counts an interim response; whether there were too many.
+    pub(crate) fn is_over_interims(&self) -> bool {
+        self.interims.fetch_add(1, Ordering::Relaxed) >= MAX_INTERIMS
     }
 
     /// The upstream refused the body unread.
@@ -140,7 +162,7 @@ impl Body for RequestBody {
         let Self { source, hold } = &mut *self;
         let Some((incoming, progress)) = source else { return Poll::Ready(None) };
         ready!(Self::poll_hold(hold, progress, cx));
-        let polled = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+        let polled = ready!(Pin::new(&mut *incoming).poll_frame(cx)).map(|frame| frame.map(cleaned));
         match &polled {
             None => progress.request_done.store(true, Ordering::Release),
             Some(Ok(frame)) => {
@@ -167,6 +189,17 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         self.source.as_ref().map_or_else(|| SizeHint::with_exact(0), |(incoming, _)| incoming.size_hint())
     }
+}
+
+/// A trailer section without what it must not bring; anything else as it is.
+fn cleaned(frame: Frame<Bytes>) -> Frame<Bytes> {
+    frame.into_trailers().map_or_else(
+        |data| data,
+        |mut fields| {
+            headers::clean_trailers(&mut fields);
+            Frame::trailers(fields)
+        },
+    )
 }
 
 /// Why a client's body ended early.
@@ -249,7 +282,7 @@ impl Upstream {
         self.record.completed();
         self.record.bytes_in(self.progress.bytes());
         // A connection whose request is still being sent cannot take another one; dropping it resets the stream.
-        let is_done = self.progress.request_done.load(Ordering::Acquire) || self.progress.bytes() == 0;
+        let is_done = self.progress.request_done.load(Ordering::Acquire);
         if is_done && !self.progress.is_body_refused() {
             lease.give_back();
         } else {
@@ -299,7 +332,7 @@ impl Body for ResponseBody {
                 if upstream.incoming.is_end_stream() {
                     upstream.complete();
                 }
-                Poll::Ready(Some(Ok(frame)))
+                Poll::Ready(Some(Ok(cleaned(frame))))
             }
             Some(Err(error)) => {
                 let ended = upstream.lease.as_ref().and_then(|lease| lease.watch.end());

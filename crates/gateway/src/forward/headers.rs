@@ -2,11 +2,11 @@
 
 use ::http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use ::http::uri::{PathAndQuery, Uri};
-use ::http::{Request, Version};
+use ::http::{Request, Response, StatusCode, Version};
 use adit_proto::reason::Reason;
 
 use super::Client;
-use crate::refusal::Refusal;
+use crate::refusal::{REASON, Refusal};
 
 /// Fields that belong to one connection (RFC 9110 §7.6.1), beside those that `Connection` names. `Trailer` is not
 /// among them: it announces fields that are forwarded.
@@ -56,6 +56,77 @@ fn names<'a>(headers: &'a HeaderMap, field: &HeaderName) -> impl Iterator<Item =
         .filter(|name| !name.is_empty())
 }
 
+/// Fields that a trailer section may not bring (RFC 9110 §6.5.1): what framing, routing and trust rest on was settled
+/// with the head.
+const NEVER_TRAILERS: [HeaderName; 8] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::AUTHORIZATION,
+    header::SET_COOKIE,
+    header::COOKIE,
+    header::TRAILER,
+];
+
+/// Removes from a trailer section what it must not bring.
+pub(crate) fn clean_trailers(fields: &mut HeaderMap) {
+    strip_hop_by_hop(fields);
+    for name in NEVER_TRAILERS.iter().chain(&PROXY) {
+        fields.remove(name);
+    }
+    remove_all(fields, |name| is_forwarding(&name.replace('_', "-")));
+}
+
+fn remove_all(fields: &mut HeaderMap, is_refused: impl Fn(&str) -> bool) {
+    let refused: Vec<HeaderName> = fields.keys().filter(|name| is_refused(name.as_str())).cloned().collect();
+    for name in refused {
+        fields.remove(name);
+    }
+}
+
+/// Whether a response's framing can be read in one way only, and a `101` answers what was asked. The HTTP library
+/// forgives more than a gateway may: what it would read one way, a client behind us could read another.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn check_response<B>(
+    response: &Response<B>,
+    offered: Option<&HeaderValue>,
+) -> Result<(), &'static str> {
+    let fields = response.headers();
+    let mut codings = fields.get_all(header::TRANSFER_ENCODING).iter();
+    let mut lengths = fields.get_all(header::CONTENT_LENGTH).iter();
+    match (codings.next(), lengths.next()) {
+        (Some(_), Some(_)) => return Err("both Transfer-Encoding and Content-Length"),
+        (Some(coding), None) => {
+            let is_chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+            if !is_chunked || codings.next().is_some() || response.version() != Version::HTTP_11 {
+                return Err("a Transfer-Encoding other than chunked");
+            }
+        }
+        (None, Some(length)) => {
+            if lengths.next().is_some()
+                || length.is_empty()
+                || !length.as_bytes().iter().all(u8::is_ascii_digit)
+            {
+                return Err("a Content-Length that is not one number");
+            }
+        }
+        (None, None) => {}
+    }
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let agreed = fields.get(header::UPGRADE).and_then(|value| value.to_str().ok()).map(str::trim);
+        let offered = offered.and_then(|value| value.to_str().ok()).unwrap_or("");
+        let is_offered =
+            |agreed: &str| offered.split(',').any(|protocol| protocol.trim().eq_ignore_ascii_case(agreed));
+        if !agreed.is_some_and(is_offered) {
+            return Err("a 101 to a protocol that was not asked for");
+        }
+    }
+    Ok(())
+}
+
 /// Removes what belongs to the connection a head came on.
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
@@ -86,6 +157,8 @@ pub(crate) fn to_upstream<B>(
     is_upgrade: bool,
 ) -> Result<(), Refusal> {
     let upgrade = is_upgrade.then(|| request.headers().get(header::UPGRADE).cloned()).flatten();
+    let version = request.version();
+    add_via(request.headers_mut(), version, client.via)?;
     let wants_trailers =
         names(request.headers(), &header::TE).any(|name| name.eq_ignore_ascii_case("trailers"));
     let host = host_value(request)?;
@@ -111,6 +184,24 @@ pub(crate) fn to_upstream<B>(
     set_forwarding(headers, client);
     let target = target(request.uri())?;
     *request.uri_mut() = target;
+    Ok(())
+}
+
+/// Adds this gateway to `Via` (RFC 9110 §7.6.3), and refuses a request that has passed it before.
+fn add_via(headers: &mut HeaderMap, version: Version, own: &str) -> Result<(), Refusal> {
+    let has_passed =
+        names(headers, &header::VIA).any(|element| element.split_whitespace().nth(1) == Some(own));
+    if has_passed {
+        return Err(Refusal::from(Reason::LoopDetected));
+    }
+    let version = match version {
+        Version::HTTP_2 => "2.0",
+        Version::HTTP_10 => "1.0",
+        _ => "1.1",
+    };
+    if let Ok(element) = HeaderValue::try_from(format!("{version} {own}")) {
+        append_list(headers, header::VIA, element);
+    }
     Ok(())
 }
 
@@ -146,14 +237,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 /// Some upstreams read `X_Forwarded_For` and `X-Forwarded-For` as the same variable, so an underscore twin of a
 /// field the gateway vouches for is a forgery.
 fn drop_twins(headers: &mut HeaderMap) {
-    let twins: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().contains('_') && is_forwarding(&name.as_str().replace('_', "-")))
-        .cloned()
-        .collect();
-    for name in twins {
-        headers.remove(name);
-    }
+    remove_all(headers, |name| name.contains('_') && is_forwarding(&name.replace('_', "-")));
 }
 
 fn is_forwarding(name: &str) -> bool {
@@ -207,6 +291,8 @@ fn append_list(headers: &mut HeaderMap, name: HeaderName, element: HeaderValue) 
 pub(crate) fn to_client(headers: &mut HeaderMap, is_upgrade: bool) {
     let upgrade = is_upgrade.then(|| headers.get(header::UPGRADE).cloned()).flatten();
     strip_hop_by_hop(headers);
+    // The gateway's own word; an upstream cannot speak for it.
+    headers.remove(REASON);
     if let Some(upgrade) = upgrade {
         headers.insert(header::UPGRADE, upgrade);
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -220,7 +306,7 @@ mod tests {
 
     fn rewritten(request: Request<()>, trusted: bool) -> Request<()> {
         let connection = Connection::new("203.0.113.7:1".parse().unwrap(), "https", None);
-        let client = Client { connection: &connection, trusted };
+        let client = Client { connection: &connection, trusted, via: "adit-test" };
         let mut request = request;
         let is_upgrade = wants_upgrade(&request);
         to_upstream(&mut request, &client, is_upgrade).unwrap();

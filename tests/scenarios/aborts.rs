@@ -1,9 +1,10 @@
 //! Whoever goes away, the other end learns of it; and a response that was cut never looks complete.
 
 use adit_testkit::h2::Fed;
-use adit_testkit::{Signal, Upstream, World, within};
+use adit_testkit::{Answer, Signal, Upstream, World, within};
 use http_body_util::BodyExt as _;
 use hyper::Request;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// What an upstream does until its connection ends.
 #[derive(Debug, Clone, Copy)]
@@ -193,5 +194,21 @@ async fn a_response_that_does_not_wait_for_the_body_says_that_the_connection_end
         assert_eq!((reply.status(), reply.field("connection")), (status, Some("close")), "{host}");
         client.ended().await;
     }
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_client_of_http_1_0_can_tell_a_cut_body_from_a_whole_one() {
+    let upstream = Upstream::answering(|_| {
+        Answer::raw("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n").and_close()
+    })
+    .await;
+    let world = World::new().offer("a.example", &upstream).run().await;
+    let mut client = tokio::net::TcpStream::connect(world.http_addr()).await.unwrap();
+    client.write_all(b"GET / HTTP/1.0\r\nhost: a.example\r\n\r\n").await.unwrap();
+    let mut got = Vec::new();
+    // The end of the connection is the end of the body in this version, so a cut has to be an error.
+    let ended = client.read_to_end(&mut got).await;
+    assert_eq!(ended.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset, "{:?}", got.escape_ascii());
     world.finish().await;
 }

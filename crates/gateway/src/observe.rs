@@ -383,6 +383,9 @@ impl Record {
     /// The response was cut after it had begun.
     pub(crate) fn cut(&mut self, reason: Reason) {
         self.reason = reason;
+        if let Some(guard) = &self.guard {
+            guard.cut();
+        }
         self.observe.inner.refusals.get_or_create_owned(&ByReason { reason: reason.label() }).inc();
     }
 

@@ -19,7 +19,7 @@ use tokio::time::Sleep;
 use super::headers;
 use crate::balancer::Lease;
 use crate::http::guard;
-use crate::http::taking::Taking;
+use crate::http::taking::{Sending, Taking};
 use crate::observe::{Record, ServiceCounters};
 
 /// How long a body that the client holds back waits for the upstream's `100 Continue` before it is asked for anyway
@@ -113,8 +113,16 @@ impl Progress {
 /// The client's body towards the upstream.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
-    source: Option<(Incoming, Arc<Progress>)>,
+    source: Option<Source>,
     hold: Option<Pin<Box<Sleep>>>,
+}
+
+#[derive(Debug)]
+struct Source {
+    incoming: Incoming,
+    progress: Arc<Progress>,
+    /// Times the client of an HTTP/2 stream; the guard does it for HTTP/1.x.
+    sending: Option<Sending>,
 }
 
 impl RequestBody {
@@ -122,13 +130,13 @@ impl RequestBody {
         Self { source: None, hold: None }
     }
 
-    pub(crate) const fn incoming(incoming: Incoming, progress: Arc<Progress>) -> Self {
-        Self { source: Some((incoming, progress)), hold: None }
+    pub(crate) fn incoming(incoming: Incoming, progress: Arc<Progress>) -> Self {
+        Self { source: Some(Source { incoming, progress, sending: Sending::current() }), hold: None }
     }
 
     /// Takes the client's body back out of a request that was never sent.
     pub(crate) fn into_incoming(self) -> Option<Incoming> {
-        self.source.map(|(incoming, _)| incoming)
+        self.source.map(|source| source.incoming)
     }
 
     /// A client that sent `Expect: 100-continue` sends its body once it is asked to, and asking is polling it.
@@ -160,9 +168,13 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let Self { source, hold } = &mut *self;
-        let Some((incoming, progress)) = source else { return Poll::Ready(None) };
+        let Some(Source { incoming, progress, sending }) = source else { return Poll::Ready(None) };
         ready!(Self::poll_hold(hold, progress, cx));
-        let polled = ready!(Pin::new(&mut *incoming).poll_frame(cx)).map(|frame| frame.map(cleaned));
+        let polled = Pin::new(&mut *incoming).poll_frame(cx);
+        if let Some(sending) = sending {
+            sending.polled(polled.is_pending());
+        }
+        let polled = ready!(polled).map(|frame| frame.map(cleaned));
         match &polled {
             None => progress.request_done.store(true, Ordering::Release),
             Some(Ok(frame)) => {
@@ -183,11 +195,11 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.source.as_ref().is_none_or(|(incoming, _)| incoming.is_end_stream())
+        self.source.as_ref().is_none_or(|source| source.incoming.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.source.as_ref().map_or_else(|| SizeHint::with_exact(0), |(incoming, _)| incoming.size_hint())
+        self.source.as_ref().map_or_else(|| SizeHint::with_exact(0), |source| source.incoming.size_hint())
     }
 }
 

@@ -132,7 +132,6 @@ impl GuardHandle {
     /// library and before [`GuardHandle::request_done`].
     ///
     /// Where the end of the connection would look like the end of the response, the connection is reset.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the response's body calls it as soon as it is there"))]
     pub(crate) fn cut(&self) {
         self.shared.cut.store(true, Ordering::SeqCst);
         self.shared.wake();

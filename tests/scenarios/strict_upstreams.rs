@@ -97,7 +97,9 @@ async fn an_upstream_of_http_1_0_does_not_cost_the_next_request_its_body() {
     assert_eq!(world.get("a.example", "/").await.status(), 200);
     let mut client = world.wire().await;
     client
-        .send("POST / HTTP/1.1\r\nhost: a.example\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n")
+        .send(
+            "POST / HTTP/1.1\r\nhost: a.example\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        )
         .await;
     assert_eq!(client.reply().await.status(), 200);
     assert_eq!(upstream.requests()[1].content.bytes, b"hello");

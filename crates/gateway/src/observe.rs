@@ -1,4 +1,4 @@
-//! What a gateway counts and records. One [`Record`] a flow: whatever happens to the flow, dropping the record
+//! What a gateway counts and records. One record a flow: whatever happens to the flow, dropping the record
 //! moves the metrics and writes the request log's line.
 
 use std::net::IpAddr;

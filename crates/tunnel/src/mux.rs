@@ -24,8 +24,13 @@ use adit_proto::limits;
 use adit_proto::reason::Reason;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
+mod round_trip;
+mod row;
 #[cfg(test)]
 mod tests;
+
+use round_trip::RoundTrip;
+use row::Row;
 
 /// Bytes one stream may put into a round in which others write too.
 pub(crate) const QUANTUM: usize = 16 * 1024;
@@ -35,10 +40,6 @@ pub(crate) const ROUND_ALONE: usize = 64 * 1024;
 const ROUND_FULL: usize = 256 * 1024;
 /// Data leaves room up to here for control frames; a round beyond it belongs to a peer that does not read.
 const BACKED_UP: usize = 2 * ROUND_FULL;
-/// Payloads from here on are handed to the reader without a copy.
-const LARGE: usize = QUANTUM;
-/// Room for small payloads that pile up.
-const SMALL_PIECES: usize = 4 * 1024;
 /// Window bytes, over the initial ones, that all streams of a session may grow by together.
 const GROWTH_BUDGET: u32 = 64 * 1024 * 1024;
 /// Window a stream starts with. Half of what the protocol allows a sender to assume would be a violation, so both
@@ -101,126 +102,6 @@ impl Hasher for IdHasher {
     }
     fn write_u32(&mut self, id: u32) {
         self.0 = u64::from(id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-}
-
-/// One stream's row.
-#[derive(Debug)]
-struct Row {
-    /// What has arrived and was not taken, in pieces: a backlog is neither moved nor merged.
-    recv: VecDeque<BytesMut>,
-    /// Credit the peer has left.
-    recv_credit: u32,
-    /// Size of the window that credit is refilled to.
-    recv_window: u32,
-    /// Bytes the reader has taken and the peer has not been told about.
-    taken: u32,
-    /// When credit was last returned, to see how fast a window is used up.
-    granted_at: Duration,
-    send_credit: u32,
-    /// Bytes put into the round numbered `round`.
-    in_round: usize,
-    round: u64,
-    opened: bool,
-    local_fin: bool,
-    remote_fin: bool,
-    gone: Option<Gone>,
-    reader: Option<Waker>,
-    writer: Option<Waker>,
-    opener: Option<Waker>,
-    /// The round whose end it waits for, if that is the present one.
-    waits_in: u64,
-    /// Bytes that have arrived in all.
-    received: u64,
-}
-
-impl Row {
-    fn new(now: Duration) -> Self {
-        Self {
-            recv: VecDeque::new(),
-            recv_credit: INITIAL_WINDOW,
-            recv_window: INITIAL_WINDOW,
-            taken: 0,
-            granted_at: now,
-            send_credit: INITIAL_WINDOW,
-            in_round: 0,
-            round: 0,
-            opened: false,
-            local_fin: false,
-            remote_fin: false,
-            gone: None,
-            reader: None,
-            writer: None,
-            opener: None,
-            waits_in: 0,
-            received: 0,
-        }
-    }
-
-    /// Stores the first `len` bytes of `input`.
-    fn receive(&mut self, input: &mut BytesMut, len: usize) {
-        self.received += len as u64;
-        if len >= LARGE {
-            // Shared with the read buffer, not copied. Large, so that little else keeps that buffer alive.
-            self.recv.push_back(input.split_to(len));
-            return;
-        }
-        if let Some(last) = self.recv.back_mut().filter(|last| last.capacity() - last.len() >= len) {
-            last.extend_from_slice(&input[..len]);
-        } else if len > 0 {
-            // A second small piece in a row is likely followed by a third.
-            let room = if self.recv.is_empty() { len } else { len.max(SMALL_PIECES) };
-            let mut piece = BytesMut::with_capacity(room);
-            piece.extend_from_slice(&input[..len]);
-            self.recv.push_back(piece);
-        }
-        input.advance(len);
-    }
-
-    fn wake_all(&mut self, wake: &mut Vec<Waker>) {
-        wake.extend(self.reader.take());
-        wake.extend(self.writer.take());
-        wake.extend(self.opener.take());
-    }
-}
-
-/// Round trip times, of which the least counts: a longer one has waited in a queue.
-#[derive(Debug, Default)]
-struct RoundTrip {
-    last: Option<Duration>,
-    least: Option<Duration>,
-    least_at: Duration,
-    measured_at: Duration,
-    /// A probe for it is under way.
-    asked: bool,
-}
-
-impl RoundTrip {
-    /// A path may change; the least of so long ago says nothing about it.
-    const MEMORY: Duration = Duration::from_secs(30);
-    /// 10 Gbit/s.
-    const BYTES_PER_MICRO: u128 = 1250;
-    /// Windows grow by measurements no older than this.
-    const FRESH: Duration = Duration::from_secs(1);
-
-    fn measured(&mut self, rtt: Duration, now: Duration) {
-        self.last = Some(rtt);
-        self.measured_at = now;
-        self.asked = false;
-        if self.least.is_none_or(|least| rtt <= least) || now.saturating_sub(self.least_at) > Self::MEMORY {
-            self.least = Some(rtt);
-            self.least_at = now;
-        }
-    }
-
-    /// Bytes that can be under way on the fastest path there is: a window beyond twice that only holds a backlog.
-    fn most_under_way(&self) -> u32 {
-        let micros = self.least.unwrap_or_default().as_micros();
-        u32::try_from(micros.saturating_mul(2 * Self::BYTES_PER_MICRO)).unwrap_or(u32::MAX)
-    }
-
-    fn is_stale(&self, now: Duration) -> bool {
-        now.saturating_sub(self.measured_at) > Self::FRESH
     }
 }
 

@@ -1,6 +1,6 @@
 //! A session: one authenticated association of an agent and a gateway, and the streams in it.
 //!
-//! [`Session`] is the handle both roles use; [`drive`](driver) is the one task that moves its bytes.
+//! [`Session`] is the handle both roles use; [X is the one task that moves its bytes.
 
 use std::future::poll_fn;
 use std::sync::Arc;

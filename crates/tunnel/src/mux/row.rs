@@ -1,0 +1,94 @@
+//! One stream: what it has received, what either side may send, and who waits for it.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+use std::time::Duration;
+
+use bytes::{Buf as _, BytesMut};
+
+use super::{Gone, INITIAL_WINDOW, QUANTUM};
+
+/// Payloads from here on are handed to the reader without a copy.
+const LARGE: usize = QUANTUM;
+/// Room for small payloads that pile up.
+const SMALL_PIECES: usize = 4 * 1024;
+
+/// One stream's row.
+#[derive(Debug)]
+pub(super) struct Row {
+    /// What has arrived and was not taken, in pieces: a backlog is neither moved nor merged.
+    pub(super) recv: VecDeque<BytesMut>,
+    /// Credit the peer has left.
+    pub(super) recv_credit: u32,
+    /// Size of the window that credit is refilled to.
+    pub(super) recv_window: u32,
+    /// Bytes the reader has taken and the peer has not been told about.
+    pub(super) taken: u32,
+    /// When credit was last returned, to see how fast a window is used up.
+    pub(super) granted_at: Duration,
+    pub(super) send_credit: u32,
+    /// Bytes put into the round numbered `round`.
+    pub(super) in_round: usize,
+    pub(super) round: u64,
+    pub(super) opened: bool,
+    pub(super) local_fin: bool,
+    pub(super) remote_fin: bool,
+    pub(super) gone: Option<Gone>,
+    pub(super) reader: Option<Waker>,
+    pub(super) writer: Option<Waker>,
+    pub(super) opener: Option<Waker>,
+    /// The round whose end it waits for, if that is the present one.
+    pub(super) waits_in: u64,
+    /// Bytes that have arrived in all.
+    pub(super) received: u64,
+}
+
+impl Row {
+    pub(super) fn new(now: Duration) -> Self {
+        Self {
+            recv: VecDeque::new(),
+            recv_credit: INITIAL_WINDOW,
+            recv_window: INITIAL_WINDOW,
+            taken: 0,
+            granted_at: now,
+            send_credit: INITIAL_WINDOW,
+            in_round: 0,
+            round: 0,
+            opened: false,
+            local_fin: false,
+            remote_fin: false,
+            gone: None,
+            reader: None,
+            writer: None,
+            opener: None,
+            waits_in: 0,
+            received: 0,
+        }
+    }
+
+    /// Stores the first `len` bytes of `input`.
+    pub(super) fn receive(&mut self, input: &mut BytesMut, len: usize) {
+        self.received += len as u64;
+        if len >= LARGE {
+            // Shared with the read buffer, not copied. Large, so that little else keeps that buffer alive.
+            self.recv.push_back(input.split_to(len));
+            return;
+        }
+        if let Some(last) = self.recv.back_mut().filter(|last| last.capacity() - last.len() >= len) {
+            last.extend_from_slice(&input[..len]);
+        } else if len > 0 {
+            // A second small piece in a row is likely followed by a third.
+            let room = if self.recv.is_empty() { len } else { len.max(SMALL_PIECES) };
+            let mut piece = BytesMut::with_capacity(room);
+            piece.extend_from_slice(&input[..len]);
+            self.recv.push_back(piece);
+        }
+        input.advance(len);
+    }
+
+    pub(super) fn wake_all(&mut self, wake: &mut Vec<Waker>) {
+        wake.extend(self.reader.take());
+        wake.extend(self.writer.take());
+        wake.extend(self.opener.take());
+    }
+}

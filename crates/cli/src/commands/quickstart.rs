@@ -131,13 +131,15 @@ fn free(port: u16) -> SocketAddr {
     any(if is_free { port } else { 0 })
 }
 
+/// Starts the gateway on the usual ports where they are free. Whoever takes one between the look and the start
+/// may have it.
 async fn start_gateway(key: &TokenKey, directory: &Path) -> Result<Gateway, CliError> {
-    let config = adit_gateway::Config {
+    let config = |control, http| adit_gateway::Config {
         control: Control {
-            listen: free(8123),
+            listen: control,
             tls: Tls::Auto { names: Vec::new(), directory: Some(directory.join("tls")) },
         },
-        http: vec![HttpListener { listen: free(8000), tls: None }],
+        http: vec![HttpListener { listen: http, tls: None }],
         tokens: vec![NamedToken { name: "default".to_owned(), key: key.clone() }],
         allow: Vec::new(),
         trusted_proxies: Vec::new(),
@@ -147,7 +149,11 @@ async fn start_gateway(key: &TokenKey, directory: &Path) -> Result<Gateway, CliE
         process_log: None,
         revision: crate::version::SHA,
     };
-    Gateway::start(config).await.map_err(|cause| role::gateway_failed(&cause))
+    let mut started = Gateway::start(config(free(8123), free(8000))).await;
+    if matches!(started, Err(adit_gateway::StartError::Bind { .. })) {
+        started = Gateway::start(config(any(0), any(0))).await;
+    }
+    started.map_err(|cause| role::gateway_failed(&cause))
 }
 
 async fn start_agent(key: &TokenKey, control: SocketAddr, upstream: Upstream) -> Result<Agent, CliError> {

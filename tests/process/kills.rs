@@ -23,7 +23,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// How long the tunnel may take to answer again. Far more than a step of the backoff, as the machine may be busy.
 const RECOVERY: Duration = Duration::from_secs(5);
 /// Requests wait only this long for an agent, so that a test sees them refused.
-const FILE: GatewayFile<'_> = GatewayFile { http: None, more: "limits: {agent_wait: 500ms}\n" };
+const FILE: GatewayFile<'_> =
+    GatewayFile { http: None, more: "limits: {agent_wait: 500ms}\nrequest_log: stdout\n" };
 
 /// How requests have ended so far, by what the client saw.
 #[derive(Debug, Default)]

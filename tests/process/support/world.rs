@@ -17,7 +17,6 @@ use super::{ports, secrets, tools, wait};
 pub(crate) struct World {
     folder: TempDir,
     pub(crate) token: String,
-    environment: &'static [(&'static str, &'static str)],
 }
 
 /// What a gateway is told beside its tokens.
@@ -31,14 +30,9 @@ pub(crate) struct GatewayFile<'a> {
 
 impl World {
     pub(crate) fn new() -> Self {
-        Self::with_environment(&[])
-    }
-
-    /// A world whose processes have these variables in their environment.
-    pub(crate) fn with_environment(environment: &'static [(&'static str, &'static str)]) -> Self {
         let folder = tempfile::Builder::new().prefix("adit-process-").tempdir().unwrap();
         let token = secrets::token();
-        let world = Self { folder, token, environment };
+        let world = Self { folder, token };
         world.write("token", &format!("{}\n", world.token));
         world
     }
@@ -57,7 +51,6 @@ impl World {
     /// A command that runs in this folder and keeps its state there.
     pub(crate) fn here(&self, mut command: Command) -> Command {
         command.current_dir(self.folder.path()).env("STATE_DIRECTORY", self.path("state"));
-        command.envs(self.environment.iter().copied());
         command
     }
 

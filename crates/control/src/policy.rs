@@ -10,8 +10,9 @@ use crate::snapshot::{Generation, Snapshot};
 /// Whom a decision is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
-    /// The client's address, as far as it can be believed.
-    pub address: IpAddr,
+    /// The client's address, as far as it can be believed. `None` when nothing that was said about it can be; it then
+    /// is on no list.
+    pub address: Option<IpAddr>,
 }
 
 /// A yes. Only [`authorize`] makes one, and nothing is forwarded without it.
@@ -45,9 +46,10 @@ pub struct Denial {
 /// May this subject reach this service?
 ///
 /// # Errors
-/// [`Denial`] when the rules do not allow the subject's address.
+/// [`Denial`] when the rules do not allow the subject's address, or allow some and the subject's is not known.
 pub fn authorize(snapshot: &Snapshot, subject: &Subject, service: &HostPattern) -> Result<Permit, Denial> {
-    if !snapshot.rules().allows(subject.address) {
+    let rules = snapshot.rules();
+    if !subject.address.map_or(rules.allow.is_empty(), |address| rules.allows(address)) {
         return Err(Denial { reason: Reason::AddressDenied });
     }
     Ok(Permit { service: service.clone(), generation: snapshot.generation() })
@@ -59,10 +61,13 @@ mod tests {
     use crate::snapshot::{Rules, Snapshots};
 
     fn decide(allow: &[&str], address: &str) -> Result<Permit, Denial> {
+        decide_for(allow, Some(address.parse().unwrap()))
+    }
+
+    fn decide_for(allow: &[&str], address: Option<IpAddr>) -> Result<Permit, Denial> {
         let rules =
             Rules { allow: allow.iter().map(|net| net.parse().unwrap()).collect(), ..Rules::default() };
-        let subject = Subject { address: address.parse().unwrap() };
-        authorize(&Snapshots::new(rules).current(), &subject, &HostPattern::Any)
+        authorize(&Snapshots::new(rules).current(), &Subject { address }, &HostPattern::Any)
     }
 
     #[test]
@@ -75,6 +80,13 @@ mod tests {
         );
         assert!(decide(&["2001:db8::/32"], "2001:db8::1").is_ok());
         assert!(decide(&["2001:db8::/32"], "203.0.113.9").is_err());
+    }
+
+    #[test]
+    fn a_client_whose_address_is_not_known_is_on_no_list() {
+        assert!(decide_for(&[], None).is_ok());
+        let everybody = &["0.0.0.0/0", "::/0"];
+        assert_eq!(decide_for(everybody, None), Err(Denial { reason: Reason::AddressDenied }));
     }
 
     #[test]

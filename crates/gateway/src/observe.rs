@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use ::http::{Request, StatusCode, Version, header};
 use adit_control::Subject;
 use adit_proto::reason::Reason;
-use adit_telemetry::labels::{CodeLabel, CodeSlots, Method};
+use adit_telemetry::labels::{CodeLabel, Method};
 use adit_telemetry::logs::LineWriter;
 use adit_telemetry::metrics::Metrics;
 use adit_telemetry::request_log::RequestLine;
@@ -31,8 +31,13 @@ pub use families::FAMILIES;
 /// Upper bounds of the request duration histogram, in seconds. Few, because every service, method and status has
 /// its own set.
 const DURATION_BUCKETS: [f64; 8] = [0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
-/// The host label of requests no service answers for.
-const NO_SERVICE: &str = "other";
+/// The host label of requests no service answers for, and of services that have no label of their own.
+pub(crate) const NO_SERVICE: &str = "other";
+/// How many series one service may have: a histogram is eleven, a counter one, and clients and upstreams choose methods
+/// and statuses. With these and [`UNROUTED`] a flood of everything there is stays below 150 series.
+const ROUTED: Bounds = Bounds { counted: 20, timed: 5 };
+/// The same for requests that reach no service; most of them are 404 to a GET.
+const UNROUTED: Bounds = Bounds { counted: 8, timed: 1 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByRequest {
@@ -97,7 +102,7 @@ impl Observe {
         let requests = Family::default();
         let durations = Family::new_with_constructor(duration_histogram as fn() -> Histogram);
         let bytes = Family::default();
-        let unrouted = ServiceCounters::new(&NO_SERVICE.into(), &requests, &durations, &bytes);
+        let unrouted = ServiceCounters::new(&NO_SERVICE.into(), UNROUTED, (&requests, &durations, &bytes));
         let inner = Inner {
             metrics: Metrics::new(),
             log,
@@ -123,9 +128,35 @@ impl Observe {
         &self.inner.metrics
     }
 
-    /// A service's counters, with their series made once.
+    /// A service's counters, with their series made once. Services under [`NO_SERVICE`] share theirs, or each of
+    /// them would add its own choice of series to the same label.
     pub(crate) fn service(&self, label: &Arc<str>) -> ServiceCounters {
-        ServiceCounters::new(label, &self.inner.requests, &self.inner.durations, &self.inner.bytes)
+        let inner = &self.inner;
+        if **label == *NO_SERVICE {
+            return inner.unrouted.clone();
+        }
+        ServiceCounters::new(label, ROUTED, (&inner.requests, &inner.durations, &inner.bytes))
+    }
+
+    /// Takes a service's series out of the metrics. What is still counted with these counters shows no more.
+    pub(crate) fn forget(&self, service: &ServiceCounters) {
+        let (inner, gone) = (&self.inner, &service.inner);
+        if Arc::ptr_eq(gone, &inner.unrouted.inner) {
+            return;
+        }
+        for made in gone.made.read().iter() {
+            let host = Arc::clone(&gone.label);
+            inner.requests.remove(&ByRequest {
+                code: made.code,
+                host: Arc::clone(&host),
+                method: made.method,
+            });
+            let (code, method) = made.timed_as;
+            inner.durations.remove(&ByRequest { code, host, method });
+        }
+        for direction in ["in", "out"] {
+            inner.bytes.remove(&ByDirection { service: Arc::clone(&gone.label), direction });
+        }
     }
 
     pub(crate) fn session_opened(&self) {
@@ -231,26 +262,65 @@ pub(crate) struct ServiceCounters {
 #[derive(Debug)]
 struct ServiceInner {
     label: Arc<str>,
-    codes: CodeSlots,
+    bounds: Bounds,
     /// Series that exist already; a handful, found faster by looking at each than by hashing.
-    made: RwLock<Vec<(CodeLabel, Method, Counter, Histogram)>>,
+    made: RwLock<Vec<Made>>,
     requests: Family<ByRequest, Counter>,
     durations: Family<ByRequest, Histogram, fn() -> Histogram>,
     bytes_in: Counter,
     bytes_out: Counter,
 }
 
+/// How many pairs of code and method are exact. Those that come later share: counters the class of their code, under
+/// the method `other`; histograms one that has `other` for both.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    counted: usize,
+    timed: usize,
+}
+
+/// The series of one pair of code and method.
+#[derive(Debug)]
+struct Made {
+    code: CodeLabel,
+    method: Method,
+    requests: Counter,
+    durations: Histogram,
+    timed_as: (CodeLabel, Method),
+}
+
+/// The series for this pair if they exist, else the pair they are to be made for. Once a pair is exact it stays so,
+/// and once it shares it does: what was counted never moves.
+fn find(
+    made: &[Made],
+    bounds: Bounds,
+    code: CodeLabel,
+    method: Method,
+) -> Result<&Made, (CodeLabel, Method)> {
+    let of = |code, method| made.iter().find(move |made| made.code == code && made.method == method);
+    if let Some(found) = of(code, method) {
+        return Ok(found);
+    }
+    if made.len() < bounds.counted {
+        return Err((code, method));
+    }
+    of(code.class(), Method::Other).ok_or((code.class(), Method::Other))
+}
+
 impl ServiceCounters {
     fn new(
         label: &Arc<str>,
-        requests: &Family<ByRequest, Counter>,
-        durations: &Family<ByRequest, Histogram, fn() -> Histogram>,
-        bytes: &Family<ByDirection, Counter>,
+        bounds: Bounds,
+        (requests, durations, bytes): (
+            &Family<ByRequest, Counter>,
+            &Family<ByRequest, Histogram, fn() -> Histogram>,
+            &Family<ByDirection, Counter>,
+        ),
     ) -> Self {
         let by = |direction| ByDirection { service: Arc::clone(label), direction };
         let inner = ServiceInner {
             label: Arc::clone(label),
-            codes: CodeSlots::new(),
+            bounds,
             made: RwLock::default(),
             requests: requests.clone(),
             durations: durations.clone(),
@@ -267,15 +337,22 @@ impl ServiceCounters {
 
     fn by(&self, status: u16, method: Method) -> (Counter, Histogram) {
         let inner = &self.inner;
-        let code = inner.codes.label(status);
-        let is_ours = |(c, m, _, _): &&(CodeLabel, Method, Counter, Histogram)| *c == code && *m == method;
-        if let Some((_, _, requests, durations)) = inner.made.read().iter().find(is_ours) {
-            return (requests.clone(), durations.clone());
+        let code = CodeLabel::of(status);
+        if let Ok(found) = find(&inner.made.read(), inner.bounds, code, method) {
+            return (found.requests.clone(), found.durations.clone());
         }
-        let by = ByRequest { code, host: Arc::clone(&inner.label), method };
-        let requests = inner.requests.get_or_create_owned(&by);
-        let durations = inner.durations.get_or_create_owned(&by);
-        inner.made.write().push((code, method, requests.clone(), durations.clone()));
+        let mut made = inner.made.write();
+        // Another may have made them since.
+        let (code, method) = match find(&made, inner.bounds, code, method) {
+            Ok(found) => return (found.requests.clone(), found.durations.clone()),
+            Err(missing) => missing,
+        };
+        let timed_as =
+            if made.len() < inner.bounds.timed { (code, method) } else { (CodeLabel::OTHER, Method::Other) };
+        let by = |(code, method)| ByRequest { code, host: Arc::clone(&inner.label), method };
+        let requests = inner.requests.get_or_create_owned(&by((code, method)));
+        let durations = inner.durations.get_or_create_owned(&by(timed_as));
+        made.push(Made { code, method, requests: requests.clone(), durations: durations.clone(), timed_as });
         (requests, durations)
     }
 }
@@ -338,8 +415,11 @@ impl Record {
         self.is_http1
     }
 
+    /// Whom it is for; while that is not known, the peer stands for it.
     pub(crate) const fn subject(&mut self, subject: &Subject) {
-        self.client = subject.address;
+        if let Some(address) = subject.address {
+            self.client = address;
+        }
     }
 
     pub(crate) fn routed(&mut self, service: &Arc<Service>) {

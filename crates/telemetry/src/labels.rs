@@ -4,59 +4,20 @@
 //! long as either lives. A value that a client or an upstream chooses therefore has to pass through here.
 
 use std::fmt::{self, Write as _};
-use std::sync::atomic::{AtomicU16, Ordering};
 
 use prometheus_client::encoding::{EncodeLabelValue, LabelValueEncoder};
 
-/// The status codes of one service, as label values.
+/// The status codes that keep their number; what people alert on and ask for. Fixed, because codes that are exact by
+/// order of arrival let whoever comes first decide that `500` is not.
+const EXACT_CODES: [u16; 29] = [
+    101, 200, 201, 202, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 409, 410, 413, 422, 429, 431,
+    499, 500, 501, 502, 503, 504,
+];
+
+/// A status code or a class of them, as a label value: `404`, `4xx` or `other`.
 ///
-/// The first [`EXACT_CODES`] distinct codes of an instance keep their number, all later ones share their class:
-/// at most 8 + 5 + 1 values. Without that, an upstream that answers with every status there is would create 500
-/// series per method and histogram bucket. No code is privileged: a service that is not hostile uses few, and
-/// which few cannot be known here (an API may never answer 200). A hostile one can spend its own slots on noise
-/// and coarsen its own figures, nobody else's.
-#[derive(Debug, Default)]
-pub struct CodeSlots {
-    /// Filled from the front, each once; zero is free.
-    slots: [AtomicU16; EXACT_CODES],
-}
-
-/// How many codes one [`CodeSlots`] keeps exact.
-pub const EXACT_CODES: usize = 8;
-
-impl CodeSlots {
-    /// Slots that are all free.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The label for `code`. Lock-free: up to eight loads, and a write only when a code is new.
-    ///
-    /// A code once exact stays exact, and one once folded stays folded, for the life of the instance.
-    #[must_use]
-    pub fn label(&self, code: u16) -> CodeLabel {
-        if !(100..=599).contains(&code) {
-            return CodeLabel::OTHER;
-        }
-        // The slots are independent and carry no other data, so relaxed order is enough.
-        for slot in &self.slots {
-            let held = match slot.load(Ordering::Relaxed) {
-                0 => match slot.compare_exchange(0, code, Ordering::Relaxed, Ordering::Relaxed) {
-                    Ok(_) => code,
-                    Err(winner) => winner,
-                },
-                held => held,
-            };
-            if held == code {
-                return CodeLabel(code);
-            }
-        }
-        CodeLabel(code / 100)
-    }
-}
-
-/// A status code or a class of them, as [`CodeSlots`] decided: `404`, `4xx` or `other`.
+/// There are 29 + 5 + 1 of them. That is no bound that many dimensions can share: whoever counts by code and by
+/// something else bounds the pairs too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CodeLabel(
     /// 100..=599 is a code, 1..=5 a class, 0 is outside of both.
@@ -66,6 +27,22 @@ pub struct CodeLabel(
 impl CodeLabel {
     /// The label of everything that is no HTTP status.
     pub const OTHER: Self = Self(0);
+
+    /// The label for a status code: itself when it is a common one, else its class.
+    #[must_use]
+    pub fn of(code: u16) -> Self {
+        if EXACT_CODES.contains(&code) { Self(code) } else { Self(code).class() }
+    }
+
+    /// The class this belongs to.
+    #[must_use]
+    pub const fn class(self) -> Self {
+        match self.0 {
+            1..=5 => self,
+            100..=599 => Self(self.0 / 100),
+            _ => Self::OTHER,
+        }
+    }
 }
 
 impl fmt::Display for CodeLabel {
@@ -84,7 +61,8 @@ impl EncodeLabelValue for CodeLabel {
     }
 }
 
-/// A request method, as a label value: the registered ones, and one for everything else.
+/// A request method, as a label value: those that carry requests, and one for everything else. `CONNECT` and `TRACE`
+/// are refused wherever they come, so that a label of their own would tell nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "each variant is the method of its name")]
 pub enum Method {
@@ -93,9 +71,7 @@ pub enum Method {
     Post,
     Put,
     Delete,
-    Connect,
     Options,
-    Trace,
     Patch,
     /// Any other method.
     Other,
@@ -111,9 +87,7 @@ impl Method {
             "POST" => Self::Post,
             "PUT" => Self::Put,
             "DELETE" => Self::Delete,
-            "CONNECT" => Self::Connect,
             "OPTIONS" => Self::Options,
-            "TRACE" => Self::Trace,
             "PATCH" => Self::Patch,
             _ => Self::Other,
         }
@@ -128,9 +102,7 @@ impl Method {
             Self::Post => "POST",
             Self::Put => "PUT",
             Self::Delete => "DELETE",
-            Self::Connect => "CONNECT",
             Self::Options => "OPTIONS",
-            Self::Trace => "TRACE",
             Self::Patch => "PATCH",
             Self::Other => "other",
         }
@@ -154,49 +126,30 @@ mod tests {
     use crate::metrics::Metrics;
 
     #[test]
-    fn the_first_eight_codes_are_exact_and_later_ones_fold_to_their_class() {
-        let slots = CodeSlots::new();
-        for code in [200, 404, 500, 502, 503, 301, 204, 101] {
-            assert_eq!(slots.label(code).to_string(), code.to_string());
+    fn common_codes_are_exact_and_all_others_fold_to_their_class() {
+        for code in EXACT_CODES {
+            assert_eq!(CodeLabel::of(code).to_string(), code.to_string());
         }
-        for (code, label) in [(100, "1xx"), (201, "2xx"), (302, "3xx"), (418, "4xx"), (599, "5xx")] {
-            assert_eq!(slots.label(code).to_string(), label);
+        for (code, label) in [(100, "1xx"), (299, "2xx"), (399, "3xx"), (418, "4xx"), (505, "5xx"), (599, "5xx")] {
+            assert_eq!(CodeLabel::of(code).to_string(), label);
         }
-        assert_eq!(slots.label(404).to_string(), "404");
+        let all: BTreeSet<_> = (0..=u16::MAX).map(CodeLabel::of).collect();
+        assert_eq!(all.len(), EXACT_CODES.len() + 6);
     }
 
     #[test]
-    fn numbers_that_are_no_status_are_other_and_take_no_slot() {
-        let slots = CodeSlots::new();
+    fn numbers_that_are_no_status_are_other() {
         for code in [0, 1, 5, 99, 600, 999, u16::MAX] {
-            assert_eq!(slots.label(code), CodeLabel::OTHER);
-        }
-        for code in 200..208 {
-            assert_eq!(slots.label(code).to_string(), code.to_string());
+            assert_eq!(CodeLabel::of(code), CodeLabel::OTHER, "{code}");
         }
     }
 
     #[test]
-    fn threads_that_race_for_slots_agree_on_every_label() {
-        let slots = CodeSlots::new();
-        let label_all = |reversed: bool| {
-            let mut codes: Vec<u16> = (100..600).collect();
-            if reversed {
-                codes.reverse();
-            }
-            codes.into_iter().map(|code| (code, slots.label(code))).collect::<BTreeSet<_>>()
-        };
-        let (up, down) = std::thread::scope(|scope| {
-            let up = scope.spawn(|| label_all(false));
-            let down = scope.spawn(|| label_all(true));
-            (up.join().unwrap(), down.join().unwrap())
-        });
-        let labels: BTreeSet<CodeLabel> = up.union(&down).map(|(_, label)| *label).collect();
-        let exact = labels.iter().filter(|label| label.0 >= 100).count();
-        assert_eq!(exact, EXACT_CODES);
-        assert_eq!(labels.len(), EXACT_CODES + 5);
-        // A code that became exact was exact for both threads, so no series is counted in two places.
-        assert_eq!(up, down);
+    fn a_class_is_its_own_class() {
+        for (code, class) in [(404, 4), (418, 4), (101, 1), (999, 0)] {
+            let label = CodeLabel::of(code).class();
+            assert_eq!((label, label.class()), (CodeLabel(class), CodeLabel(class)), "{code}");
+        }
     }
 
     #[test]
@@ -218,10 +171,10 @@ mod tests {
 
     #[test]
     fn known_methods_keep_their_name_and_all_others_are_one() {
-        for name in ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"] {
+        for name in ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"] {
             assert_eq!(Method::from_name(name).as_str(), name);
         }
-        for name in ["get", "PROPFIND", "", "other", "GET "] {
+        for name in ["get", "PROPFIND", "", "other", "GET ", "CONNECT", "TRACE"] {
             assert_eq!(Method::from_name(name), Method::Other);
         }
     }

@@ -1,7 +1,26 @@
 //! The control port's HTTP face: what is shown to whom, in which form, and that nothing else is there.
 
+use adit_testkit::certificate::credulous;
 use adit_testkit::samples::Samples;
-use adit_testkit::{AgentPlan, Signal, Upstream, World, until, within};
+use adit_testkit::{AgentPlan, Signal, Upstream, Wire, World, until, within};
+
+#[tokio::test]
+async fn who_has_not_shown_a_token_asks_once_for_each_connection() {
+    let world = World::new().run().await;
+    let twice = async |path: &str, fields: &str| {
+        let mut wire = Wire::tls(world.control(), &credulous(&[b"http/1.1"])).await;
+        wire.send(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{fields}\r\n").repeat(2)).await;
+        wire.reply().await
+    };
+    for (path, status) in [("/x", 404), ("/healthz", 200), ("/status", 401), ("/connect", 426)] {
+        let reply = twice(path, "").await;
+        assert_eq!(reply.status(), status);
+        assert!(reply.field("connection").is_some() && format!("{reply:?}").contains("close"), "{reply:?}");
+    }
+    let reply = twice("/status", &World::bearer()).await;
+    assert_eq!((reply.status(), reply.field("connection")), (200, None));
+    world.finish().await;
+}
 
 #[tokio::test]
 async fn status_has_exactly_the_documented_keys() {
@@ -154,7 +173,7 @@ async fn a_gateway_that_drains_says_so() {
 async fn an_agents_own_port_tells_whether_it_is_connected() {
     let mut world = World::new().offer("a.example", "http_status:204").run().await;
     let address = world.agent(0).listen_addr().unwrap();
-    let ask = async |path: &str| adit_testkit::Wire::tcp(address).await.get("localhost", path).await;
+    let ask = async |path: &str| Wire::tcp(address).await.get("localhost", path).await;
     assert_eq!((ask("/healthz").await.status(), ask("/ready").await.status()), (200, 200));
     assert_eq!(ask("/x").await.status(), 404);
     drop(world.take_gateway());

@@ -192,7 +192,7 @@ async fn a_flood_of_random_hosts_paths_and_methods_makes_no_series() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_answers_with_every_status_makes_few_series() {
+async fn every_status_and_method_together_make_few_series_and_what_came_first_stays_exact() {
     let upstream = Upstream::answering(|request| {
         let status: u16 = request.head.target()[1..].parse().unwrap();
         if matches!(status, 204 | 304) {
@@ -204,13 +204,36 @@ async fn an_upstream_that_answers_with_every_status_makes_few_series() {
     let world = World::new().offer("a.example", &upstream).run().await;
     let before = world.metrics().await.series();
     let mut client = world.wire().await;
-    for status in 200..600 {
-        assert_eq!(client.get("a.example", &format!("/{status}")).await.status(), status);
+    let ordinary = [("GET", 200), ("POST", 200), ("GET", 401), ("GET", 500), ("GET", 404)];
+    let odd: Vec<_> = (0..10).map(|number| format!("X{number}")).collect();
+    let methods = ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND"];
+    let methods = methods.into_iter().chain(odd.iter().map(String::as_str));
+    let sweep = methods.flat_map(|method| (200..1000).map(move |status| (method, status)));
+    let all: Vec<_> = ordinary.into_iter().chain(sweep).collect();
+    for batch in all.chunks(50) {
+        let requests = batch.iter().map(|(method, status)| {
+            let nobody = format!("{method} /{status} HTTP/1.1\r\nhost: h{status}.example\r\n\r\n");
+            format!("{method} /{status} HTTP/1.1\r\nhost: a.example\r\n\r\n") + &nobody
+        });
+        client.send(requests.collect::<String>()).await;
+        for (_, status) in batch {
+            assert_eq!(client.reply().await.status(), *status);
+            assert_eq!(client.reply().await.status(), 404);
+        }
     }
-    world.sum_becomes("http_dataplane_requests_total", &[], 400).await;
+    let count = u32::try_from(all.len()).unwrap();
+    let ours = ("host", "a.example");
+    world.sum_becomes("http_dataplane_requests_total", &[ours], count).await;
+    world.sum_becomes("http_dataplane_request_duration_seconds_count", &[ours], count).await;
     let after = world.metrics().await;
     let new: Vec<_> = after.series().difference(&before).cloned().collect();
     assert!(new.len() <= 150, "{} series: {new:#?}", new.len());
+    for (method, status) in ordinary {
+        let labels = [ours, ("method", method), ("code", &status.to_string())];
+        for name in ["http_dataplane_requests_total", "http_dataplane_request_duration_seconds_count"] {
+            assert!((after.sum(name, &labels) - 2.0).abs() < 0.1, "{name}{labels:?}");
+        }
+    }
     world.finish().await;
 }
 

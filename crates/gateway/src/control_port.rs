@@ -15,7 +15,7 @@ use adit_tunnel::tls::exporter;
 use adit_tunnel::transport::tune;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::NamedToken;
@@ -26,6 +26,7 @@ use penalty::Penalties;
 use unproved::{Place, Unproved};
 
 mod http;
+mod pace;
 mod penalty;
 mod unproved;
 
@@ -58,7 +59,7 @@ pub(crate) struct ControlPort {
 #[derive(Debug)]
 struct Slot {
     _caller: OwnedSemaphorePermit,
-    _place: Place,
+    place: Place,
 }
 
 /// Who is connected, before it has said anything.
@@ -68,12 +69,21 @@ struct Caller {
     exporter: Exporter,
     /// Held until the caller has proved itself or is gone.
     slot: Arc<parking_lot::Mutex<Option<Slot>>>,
+    /// Told whenever the caller has proved itself.
+    proved: Arc<Notify>,
+    /// How long it may take for what it does first.
+    patience: Duration,
 }
 
 impl Caller {
     /// The caller knows a token: it no longer counts among those that might be anybody.
     fn proved(&self) {
         drop(self.slot.lock().take());
+        self.proved.notify_one();
+    }
+
+    fn is_proved(&self) -> bool {
+        self.slot.lock().is_none()
     }
 }
 
@@ -89,8 +99,9 @@ impl ControlPort {
         accept_all(listener, slots, |tcp, peer, slot| {
             let (port, tls, unproved) = (Arc::clone(&self), tls.clone(), Arc::clone(&unproved));
             self.scope.spawn("control connection", async move {
-                if let Some(place) = unproved.place(peer.ip()).await {
-                    let slot = Slot { _caller: slot, _place: place };
+                // Who has waited that long for its turn has given up: the place is for somebody who has not.
+                if let Ok(Some(place)) = tokio::time::timeout(PATIENCE, unproved.place(peer.ip())).await {
+                    let slot = Slot { _caller: slot, place };
                     port.serve(tcp, peer, tls, slot).await;
                 }
             });
@@ -102,7 +113,8 @@ impl ControlPort {
         if tune(&tcp).is_err() {
             return;
         }
-        let stream = match tokio::time::timeout(PATIENCE, tls.accept(tcp)).await {
+        let patience = slot.place.patience;
+        let stream = match tokio::time::timeout(patience, tls.accept(tcp)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 tracing::debug!(%peer, %error, "a TLS handshake on the control port failed");
@@ -111,7 +123,8 @@ impl ControlPort {
             Err(_elapsed) => return,
         };
         let Ok(exporter) = exporter(stream.get_ref().1) else { return };
-        let caller = Caller { peer, exporter, slot: Arc::new(parking_lot::Mutex::new(Some(slot))) };
+        let slot = Arc::new(parking_lot::Mutex::new(Some(slot)));
+        let caller = Caller { peer, exporter, slot, proved: Arc::default(), patience };
         if stream.get_ref().1.alpn_protocol() == Some(ALPN) {
             self.session(stream, &caller, "tls").await;
         } else {
@@ -125,7 +138,7 @@ impl ControlPort {
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let peer = caller.peer;
-        let admitted = tokio::time::timeout(PATIENCE, self.admit(&mut io, caller)).await;
+        let admitted = tokio::time::timeout(caller.patience, self.admit(&mut io, caller)).await;
         let arrival = match admitted {
             Ok(Some(arrival)) => arrival,
             Ok(None) => return,
@@ -136,7 +149,16 @@ impl ControlPort {
         };
         caller.proved();
         let session = Session::start(io, Side::Gateway, &self.scope);
-        let registration = self.sessions.register(arrival, session.clone());
+        let registration = match self.sessions.register(arrival, session.clone()) {
+            Ok(registration) => registration,
+            Err((reason, message)) => {
+                // Somebody else came first while this one was being welcomed.
+                tracing::debug!(%peer, %reason, "closed a session: {message}");
+                session.close(reason);
+                session.closed().await;
+                return;
+            }
+        };
         let agent = &registration.agent;
         tracing::info!(
             agent = %agent.instance, hostname = agent.hostname, release = agent.release, identity = %agent.identity,
@@ -166,24 +188,14 @@ impl ControlPort {
                 return None;
             }
         };
-        let known = if self.penalties.is_barred(peer.ip()) {
-            Err((Reason::RateLimited, "too many failed attempts from this address; wait a minute".to_owned()))
-        } else {
-            let mut proved = None;
-            // Every token is tried, so that the time taken says nothing about which one it was.
-            for token in &self.tokens {
-                if is_proved(&hello, &token.key, &caller.exporter) {
-                    proved = Some(token);
-                }
+        let mut proved = None;
+        // Every token is tried, so that the time taken says nothing about which one it was.
+        for token in &self.tokens {
+            if is_proved(&hello, &token.key, &caller.exporter) {
+                proved = Some(token);
             }
-            proved.ok_or_else(|| {
-                (
-                    Reason::Unauthorized,
-                    "the token is wrong, or something on the way terminates TLS; agent and gateway must be given the same token and speak to each other directly".to_owned(),
-                )
-            })
-        };
-        let verdict = known.and_then(|token| {
+        }
+        let verdict = proved.ok_or_else(|| self.unproved(peer)).and_then(|token| {
             let version = hello.agree_version().ok_or_else(|| {
                 let text =
                     "this agent's release is too different from the gateway's; upgrade the older of the two";
@@ -212,12 +224,28 @@ impl ControlPort {
         }
     }
 
+    /// What to say to an agent that proved no token. One from a barred address hears less, but the right token is let
+    /// in from there too: who shares an address with a guesser has done nothing.
+    fn unproved(&self, peer: SocketAddr) -> (Reason, String) {
+        if self.penalties.is_barred(peer.ip()) {
+            let text = "too many failed attempts from this address; wait a minute";
+            return (Reason::RateLimited, text.to_owned());
+        }
+        (
+            Reason::Unauthorized,
+            "the token is wrong, or something on the way terminates TLS; agent and gateway must be given the same token and speak to each other directly".to_owned(),
+        )
+    }
+
     async fn refuse<IO: AsyncWrite + Unpin>(&self, io: &mut IO, peer: SocketAddr, refused: Refused) {
         self.observe.control_request(refused.reason.status(), "/connect");
         if matches!(refused.reason, Reason::Unauthorized | Reason::RateLimited) {
             self.failed(peer, refused.reason);
         }
-        tracing::warn!(%peer, reason = %refused.reason, "refused a session: {}", refused.message);
+        if let Some(suppressed) = self.penalties.log.next() {
+            let text = &refused.message;
+            tracing::warn!(%peer, reason = %refused.reason, suppressed, "refused a session: {text}");
+        }
         if let Err(error) = handshake::refuse(io, &refused).await {
             tracing::debug!(%peer, %error, "the refused peer did not listen");
         }

@@ -1,5 +1,5 @@
 //! Which agents are there and what they offer: presence, not configuration. Everything here is forgotten when its
-//! session ends; only the names of services are remembered, to tell "never heard of" from "away".
+//! session ends; only the names of services are remembered for a while, to tell "never heard of" from "away".
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -17,13 +17,16 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::balancer::Endpoint;
-use crate::observe::{Observe, ServiceCounters};
+use crate::observe::{NO_SERVICE, Observe, ServiceCounters};
 
-/// Services remembered at most; offers beyond are refused with the session.
+/// Services at most; a session that offers more is refused.
 const MAX_SERVICES: usize = 100_000;
+/// How long a service is remembered after its last agent has left.
+const REMEMBERED: Duration = Duration::from_secs(60 * 60);
 /// How long a host stays with a service after the last agent that offered it has left.
 const HELD: Duration = Duration::from_secs(60);
-/// Services with a metric label of their own; later ones share `other`.
+/// Services with a metric label of their own; later ones share `other`. Names that nobody offers any more give way
+/// to new ones beyond that many.
 const MAX_LABELS: usize = 1000;
 
 /// One service: a pattern of hosts and whoever offers it now.
@@ -33,7 +36,7 @@ pub(crate) struct Service {
     pub(crate) counters: ServiceCounters,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
     next: AtomicUsize,
-    /// When the last endpoint left.
+    /// When the last endpoint left; `None` since one has joined.
     left: Mutex<Option<Instant>>,
     /// Ticks when an endpoint joins.
     joined: watch::Sender<()>,
@@ -56,6 +59,24 @@ impl Service {
     /// then does it keep a wider pattern from answering for them.
     fn is_held(&self) -> bool {
         self.endpoint_count() > 0 || self.left.lock().is_none_or(|left| left.elapsed() < HELD)
+    }
+
+    /// Since when nobody offers it, if nobody does and nothing else has hold of it. Meant for whoever holds the
+    /// routes for writing: nobody can take hold of it meanwhile.
+    fn idle_since(self: &Arc<Self>) -> Option<Instant> {
+        let left = *self.left.lock();
+        left.filter(|_| self.endpoint_count() == 0 && Arc::strong_count(self) == 1)
+    }
+
+    fn join(&self, endpoint: &Arc<Endpoint>) {
+        // First: for a moment it looks as if it had not been left yet, and not as if it had been empty for long.
+        *self.left.lock() = None;
+        self.endpoints.rcu(|old| {
+            let mut endpoints = Vec::clone(old);
+            endpoints.push(Arc::clone(endpoint));
+            endpoints
+        });
+        self.joined.send_replace(());
     }
 
     pub(crate) fn has_endpoint(&self) -> bool {
@@ -122,6 +143,27 @@ impl Routes {
         }
     }
 
+    fn remove(&mut self, pattern: &HostPattern) {
+        match pattern {
+            HostPattern::Exact(host) => drop(self.exact.remove(host)),
+            HostPattern::Suffix(domain) => drop(self.suffix.remove(domain.as_str())),
+            HostPattern::Any => self.any = None,
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.exact.values().chain(self.suffix.values()).chain(self.any.as_ref())
+    }
+
+    /// Services nobody has offered for this long, with their end, oldest first.
+    fn empty_for(&self, age: Duration) -> Vec<(Instant, HostPattern)> {
+        let idle = self.all().filter_map(|service| Some((service.idle_since()?, service)));
+        let old = idle.filter(|(since, _)| since.elapsed() >= age);
+        let mut old: Vec<_> = old.map(|(since, service)| (since, service.pattern.clone())).collect();
+        old.sort_by_key(|(since, _)| *since);
+        old
+    }
+
     fn len(&self) -> usize {
         self.exact.len() + self.suffix.len() + usize::from(self.any.is_some())
     }
@@ -161,6 +203,9 @@ pub(crate) struct Sessions {
     observe: Observe,
     max: usize,
     max_idle_streams: usize,
+    /// [`MAX_SERVICES`] and [`MAX_LABELS`]; fewer in tests.
+    max_services: usize,
+    max_labels: usize,
 }
 
 impl Sessions {
@@ -173,6 +218,8 @@ impl Sessions {
             observe,
             max,
             max_idle_streams,
+            max_services: MAX_SERVICES,
+            max_labels: MAX_LABELS,
         })
     }
 
@@ -199,12 +246,21 @@ impl Sessions {
         }
     }
 
-    /// May this arrival have a session? Asked before the welcome, so that a refusal can be said.
+    /// May this arrival have a session? Asked before the welcome, so that a refusal can be said. Only
+    /// [`Self::register`] decides: the welcome takes time, in which others arrive.
     ///
     /// # Errors
     /// The reason and a sentence for the agent's log.
     pub(crate) fn admit(&self, arrival: &Arrival) -> Result<(), (Reason, String)> {
-        let agents = self.agents.lock();
+        self.check(&self.agents.lock(), &mut self.routes.write(), arrival)
+    }
+
+    fn check(
+        &self,
+        agents: &HashMap<InstanceId, Arc<AgentSession>>,
+        routes: &mut Routes,
+        arrival: &Arrival,
+    ) -> Result<(), (Reason, String)> {
         match agents.get(&arrival.hello.instance) {
             Some(known) if known.identity != arrival.identity => Err((
                 Reason::Unauthorized,
@@ -217,9 +273,9 @@ impl Sessions {
                 Err((Reason::Overloaded, format!("the gateway holds {} sessions already", self.max)))
             }
             Some(_) | None => {
-                let routes = self.routes.read();
                 let new = arrival.hello.offers.iter().filter(|o| routes.get(&o.service).is_none()).count();
-                if routes.len() + new > MAX_SERVICES {
+                self.make_room(routes, new);
+                if routes.len() + new > self.max_services {
                     return Err((Reason::Overloaded, "the gateway knows too many services".to_owned()));
                 }
                 Ok(())
@@ -227,13 +283,45 @@ impl Sessions {
         }
     }
 
+    /// Forgets names that nobody offers any more where new ones need their place: beyond the labels, those that hold
+    /// no host; beyond everything, any. Oldest first. So nobody fills the table with names and leaves.
+    fn make_room(&self, routes: &mut Routes, new: usize) {
+        for (bound, age) in [(self.max_labels, HELD), (self.max_services, Duration::ZERO)] {
+            let excess = (routes.len() + new).saturating_sub(bound);
+            if new > 0 && excess > 0 {
+                let old = routes.empty_for(age);
+                self.forget(routes, old.into_iter().take(excess));
+            }
+        }
+    }
+
+    fn forget(&self, routes: &mut Routes, old: impl Iterator<Item = (Instant, HostPattern)>) {
+        for (_, pattern) in old {
+            if let Some(service) = routes.get(&pattern) {
+                self.observe.forget(&service.counters);
+            }
+            routes.remove(&pattern);
+        }
+    }
+
     /// Takes a session in and makes its offers reachable. A session the same agent had before is closed.
     /// The guard takes it out again.
-    pub(crate) fn register(self: &Arc<Self>, arrival: Arrival, session: Session) -> Registration {
+    ///
+    /// # Errors
+    /// As [`Self::admit`]: somebody may have come first since that was asked.
+    pub(crate) fn register(
+        self: &Arc<Self>,
+        arrival: Arrival,
+        session: Session,
+    ) -> Result<Registration, (Reason, String)> {
+        // Held to the end: whoever comes next sees this session whole, and no service goes before its endpoint is in.
+        let mut agents = self.agents.lock();
+        let mut routes = self.routes.write();
+        self.check(&agents, &mut routes, &arrival)?;
         let Arrival { hello, identity, remote } = arrival;
         let endpoints = hello.offers.iter().map(|offer| {
             let endpoint = Endpoint::new(session.clone(), offer, hello.instance, self.max_idle_streams);
-            (self.service(&offer.service), Arc::new(endpoint))
+            (self.service(&mut routes, &offer.service), Arc::new(endpoint))
         });
         let agent = Arc::new(AgentSession {
             instance: hello.instance,
@@ -247,15 +335,12 @@ impl Sessions {
             offers: hello.offers,
             session,
         });
-        let replaced = self.agents.lock().insert(agent.instance, Arc::clone(&agent));
         for (service, endpoint) in &agent.endpoints {
-            service.endpoints.rcu(|old| {
-                let mut endpoints = Vec::clone(old);
-                endpoints.push(Arc::clone(endpoint));
-                endpoints
-            });
-            service.joined.send_replace(());
+            service.join(endpoint);
         }
+        let replaced = agents.insert(agent.instance, Arc::clone(&agent));
+        drop(routes);
+        drop(agents);
         if let Some(old) = replaced {
             self.observe.takeover();
             old.withdraw();
@@ -263,16 +348,15 @@ impl Sessions {
         }
         self.appeared.send_replace(());
         self.observe.session_opened();
-        Registration { sessions: Arc::clone(self), agent }
+        Ok(Registration { sessions: Arc::clone(self), agent })
     }
 
-    fn service(&self, pattern: &HostPattern) -> Arc<Service> {
-        let mut routes = self.routes.write();
+    fn service(&self, routes: &mut Routes, pattern: &HostPattern) -> Arc<Service> {
         if let Some(service) = routes.get(pattern) {
             return Arc::clone(service);
         }
         let label: Arc<str> =
-            if routes.len() < MAX_LABELS { pattern.to_string().into() } else { "other".into() };
+            if routes.len() < self.max_labels { pattern.to_string().into() } else { NO_SERVICE.into() };
         let service = Arc::new(Service {
             pattern: pattern.clone(),
             counters: self.observe.service(&label),
@@ -296,13 +380,16 @@ impl Sessions {
         self.agents.lock().len()
     }
 
-    /// Gives up streams that have waited too long for a next request.
+    /// Gives up streams that have waited too long for a next request, and services that nobody has offered for long.
     pub(crate) fn sweep(&self, max_idle: Duration) {
         for agent in self.list() {
             for (_, endpoint) in &agent.endpoints {
                 endpoint.sweep(max_idle);
             }
         }
+        let mut routes = self.routes.write();
+        let old = routes.empty_for(REMEMBERED);
+        self.forget(&mut routes, old.into_iter());
     }
 }
 
@@ -340,3 +427,6 @@ impl Drop for Registration {
         self.sessions.observe.session_ended(reason);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use adit_proto::reason::Reason;
 use adit_tunnel::proof::Prover;
@@ -19,9 +20,10 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
 use tokio_websockets::ServerBuilder;
 
-use super::{Caller, ControlPort, PATIENCE};
+use super::{Caller, ControlPort};
 use crate::refusal::REASON;
 use crate::status::{Client, Info, Status, rfc3339};
 
@@ -31,20 +33,26 @@ const PROOF: HeaderName = HeaderName::from_static("adit-proof");
 const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const TEXT: &str = "text/plain; charset=utf-8";
 
+/// How long a connection may last, after TLS, without having proved a token. hyper has no limit on writing: who asks
+/// and never reads would stay for ever.
+const UNPROVED_LIFETIME: Duration = Duration::from_secs(30);
+/// How long it may last after each request that proved one, the time to read the answer included.
+const PROVED_LIFETIME: Duration = Duration::from_secs(120);
+
 /// Serves one connection until it ends.
 pub(super) async fn serve<IO>(io: IO, caller: Caller, port: Arc<ControlPort>)
 where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let asking = port.asking.clone();
-    let peer = caller.peer;
+    let (peer, patience, proved) = (caller.peer, caller.patience, Arc::clone(&caller.proved));
     let service = service_fn(move |request| {
         let response = answer(request, &caller, &port);
         async move { Ok::<_, Infallible>(response) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE)
+        .header_read_timeout(patience)
         .max_buf_size(16 * 1024)
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
@@ -53,11 +61,26 @@ where
         result = served.as_mut() => result,
         () = asking.cancelled() => {
             served.as_mut().graceful_shutdown();
-            served.await
+            tokio::select! {
+                result = served.as_mut() => result,
+                () = overdue(&proved) => return,
+            }
+        }
+        () = overdue(&proved) => {
+            tracing::debug!(%peer, "a control connection lasted too long");
+            return;
         }
     };
     if let Err(error) = result {
         tracing::debug!(%peer, %error, "a control connection ended early");
+    }
+}
+
+/// Returns when a connection has not proved itself for too long. Cancel safe, but counts anew.
+async fn overdue(proved: &Notify) {
+    let mut lifetime = UNPROVED_LIFETIME;
+    while tokio::time::timeout(lifetime, proved.notified()).await.is_ok() {
+        lifetime = PROVED_LIFETIME;
     }
 }
 
@@ -114,13 +137,14 @@ fn answer(request: Request<Incoming>, caller: &Caller, port: &Arc<ControlPort>) 
     if endpoint == Endpoint::Connect {
         return match upgrade(request, caller, port) {
             Ok(response) => response,
-            Err(response) => {
+            Err(mut response) => {
+                response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
                 port.observe.control_request(response.status().as_u16(), endpoint.label());
                 response
             }
         };
     }
-    let response = if matches!(*request.method(), Method::GET | Method::HEAD) {
+    let mut response = if matches!(*request.method(), Method::GET | Method::HEAD) {
         match endpoint {
             Endpoint::Healthz => plain(StatusCode::OK, TEXT, "ok\n"),
             Endpoint::Ready if port.draining.is_cancelled() => {
@@ -143,6 +167,10 @@ fn answer(request: Request<Incoming>, caller: &Caller, port: &Arc<ControlPort>) 
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         response
     };
+    if !caller.is_proved() {
+        // Who might be anybody asks once and makes room.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     port.observe.control_request(response.status().as_u16(), endpoint.label());
     response
 }
@@ -186,13 +214,6 @@ fn authenticate<'a, B>(
     caller: &Caller,
     port: &'a ControlPort,
 ) -> Result<Shown<'a>, Response<Full<Bytes>>> {
-    if port.penalties.is_barred(caller.peer.ip()) {
-        port.failed(caller.peer, Reason::RateLimited);
-        let mut response =
-            refusal(Reason::RateLimited, "too many failed attempts from this address; wait a minute\n");
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
-        return Err(response);
-    }
     let presented = request.headers().get(header::AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
     let said = format!("{} {}", request.method(), request.uri().path());
     let mut shown = None;
@@ -209,6 +230,13 @@ fn authenticate<'a, B>(
         }
     }
     shown.ok_or_else(|| {
+        if port.penalties.is_barred(caller.peer.ip()) {
+            port.failed(caller.peer, Reason::RateLimited);
+            let mut response =
+                refusal(Reason::RateLimited, "too many failed attempts from this address; wait a minute\n");
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
+            return response;
+        }
         // Asking without credentials is how one finds out that they are needed; only wrong ones count as guesses.
         if !presented.is_empty() {
             port.failed(caller.peer, Reason::Unauthorized);
@@ -333,4 +361,26 @@ fn unhex(text: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_proves_nothing_is_overdue_and_who_goes_on_proving_is_not() {
+        let (proved, begun) = (Notify::new(), tokio::time::Instant::now());
+        overdue(&proved).await;
+        assert_eq!(begun.elapsed(), UNPROVED_LIFETIME);
+        let again = async {
+            for _ in 0..9 {
+                proved.notify_one();
+                tokio::time::sleep(PROVED_LIFETIME - Duration::from_secs(1)).await;
+            }
+        };
+        tokio::select! {
+            () = overdue(&proved) => panic!("it proved itself in time, each time"),
+            () = again => {}
+        }
+    }
 }

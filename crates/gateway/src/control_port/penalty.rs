@@ -7,8 +7,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::pace::Pace;
+
 /// Failures are counted for this long from the first one.
 const WINDOW: Duration = Duration::from_secs(60);
+/// Failures logged a second.
+const LOGGED: u32 = 5;
 /// Addresses remembered; when there are more, the oldest windows are forgotten.
 const MAX_SOURCES: usize = 16 * 1024;
 
@@ -16,12 +20,14 @@ const MAX_SOURCES: usize = 16 * 1024;
 #[derive(Debug)]
 pub(crate) struct Penalties {
     max: u32,
+    /// For what is said about failures: anybody can fail, as often as he likes.
+    pub(super) log: Pace,
     sources: Mutex<HashMap<IpAddr, (Instant, u32)>>,
 }
 
 impl Penalties {
     pub(crate) fn new(max: u32) -> Self {
-        Self { max, sources: Mutex::default() }
+        Self { max, log: Pace::new(LOGGED), sources: Mutex::default() }
     }
 
     /// Whether this address has used up its failures.

@@ -4,16 +4,21 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::PATIENCE;
 use super::penalty::source;
 
 /// Handshakes at once.
 const MAX: usize = 1024;
 /// Handshakes at once from one source.
 const MAX_PER_SOURCE: usize = 256;
+/// How long a step may take when more than half of the places are taken: enough for an agent, and those who say
+/// nothing make way sooner.
+const SHORT_PATIENCE: Duration = Duration::from_secs(2);
 /// Sources remembered before those with nothing under way are forgotten.
 const REMEMBERED: usize = 1024;
 
@@ -27,6 +32,8 @@ pub(crate) struct Unproved {
 /// A place; free again when dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
+    /// How long its holder may take for TLS, and again for its hello.
+    pub(super) patience: Duration,
     _source: OwnedSemaphorePermit,
     _all: OwnedSemaphorePermit,
 }
@@ -39,9 +46,12 @@ impl Unproved {
     /// Waits for a place. `None` only when the gateway is ending. Cancel safe.
     pub(crate) async fn place(&self, address: IpAddr) -> Option<Place> {
         let of_source = self.of_source(source(address));
-        let source = of_source.acquire_owned().await.ok()?;
+        let source = Arc::clone(&of_source).acquire_owned().await.ok()?;
         let all = Arc::clone(&self.all).acquire_owned().await.ok()?;
-        Some(Place { _source: source, _all: all })
+        let is_crowded =
+            of_source.available_permits() < MAX_PER_SOURCE / 2 || self.all.available_permits() < MAX / 2;
+        let patience = if is_crowded { SHORT_PATIENCE } else { PATIENCE };
+        Some(Place { patience, _source: source, _all: all })
     }
 
     fn of_source(&self, source: IpAddr) -> Arc<Semaphore> {
@@ -73,7 +83,8 @@ mod tests {
             held.push(place);
         }
         assert_eq!(held.len(), MAX_PER_SOURCE);
-        assert!(now(&unproved, other).is_some());
+        assert_eq!((held[0].patience, held[MAX_PER_SOURCE - 1].patience), (PATIENCE, SHORT_PATIENCE));
+        assert_eq!(now(&unproved, other).map(|place| place.patience), Some(PATIENCE));
         held.pop();
         assert!(now(&unproved, flooder).is_some(), "a place is free again");
     }

@@ -53,7 +53,7 @@ pub const FAMILIES: &[Described] = &[
         "adit_auth_failures_total",
         "counter",
         "reason",
-        "Failed authentications on the control port: unauthorized, or rate_limited when not even looked at",
+        "Failed authentications on the control port: unauthorized, or rate_limited after too many of those",
     ),
 ];
 

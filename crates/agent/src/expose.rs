@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use adit_proto::handshake::Offer;
 use adit_proto::header::StreamHeader;
@@ -10,6 +11,9 @@ use adit_proto::reason::Reason;
 use adit_tunnel::relay::{Terms, relay};
 use adit_tunnel::scope::Scope;
 use adit_tunnel::session::{Session, Stream};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::config::Service;
 use crate::observe::{Observe, ServiceCounters};
@@ -18,12 +22,20 @@ use crate::upstream::{Target, TargetError};
 /// How long a half-open stream may stand still is the gateway's decision: it knows what the stream is for.
 const TERMS: Terms = Terms { lost: Reason::UpstreamClosed, patience: None };
 
+/// Streams served at once; a gateway that opens more, which an honest one has no reason to, is told so.
+const MAX_STREAMS: usize = 4096;
+/// How often the log says that something was asked for in vain.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Everything this agent offers, ready to be connected to.
 pub(crate) struct Exposed {
     services: HashMap<HostPattern, Arc<Entry>>,
     offers: Vec<Offer>,
     /// Streams run here, so that a drain can wait for them after the session loop has stopped.
     scope: Scope,
+    places: Arc<Semaphore>,
+    /// When the log last said that something was asked for in vain, and how often that was since.
+    vain: Mutex<(Option<Instant>, u64)>,
 }
 
 struct Entry {
@@ -48,7 +60,8 @@ impl Exposed {
             map.insert(host.clone(), Arc::new(Entry { target, counters }));
             offers.push(Offer { service: host.clone(), upstream: upstream.to_string() });
         }
-        Ok(Self { services: map, offers, scope })
+        let places = Arc::new(Semaphore::new(MAX_STREAMS));
+        Ok(Self { services: map, offers, scope, places, vain: Mutex::default() })
     }
 
     /// What to say in the hello.
@@ -60,14 +73,35 @@ impl Exposed {
     pub(crate) async fn serve(&self, session: &Session) {
         while let Some((header, stream)) = session.accept().await {
             let Some(entry) = self.services.get(&header.service) else {
-                tracing::warn!(service = %header.service, "the gateway asked for a service that is not offered");
-                stream.reset(Reason::NotOffered);
+                self.refuse(&header, &stream, Reason::NotOffered);
+                continue;
+            };
+            let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+                self.refuse(&header, &stream, Reason::Overloaded);
                 continue;
             };
             let entry = Arc::clone(entry);
             let scope = self.scope.clone();
-            self.scope.spawn("stream", async move { serve_stream(header, stream, &entry, &scope).await });
+            self.scope.spawn("stream", async move {
+                serve_stream(header, stream, &entry, &scope).await;
+                drop(place);
+            });
         }
+    }
+
+    /// Resets a stream; the log hears of it once a second at most, because a gateway can ask as fast as it likes.
+    fn refuse(&self, header: &StreamHeader, stream: &Stream, reason: Reason) {
+        stream.reset(reason);
+        let mut vain = self.vain.lock();
+        if vain.0.is_some_and(|last| last.elapsed() < LOG_INTERVAL) {
+            vain.1 += 1;
+            return;
+        }
+        let suppressed = vain.1;
+        *vain = (Some(Instant::now()), 0);
+        drop(vain);
+        let service = &header.service;
+        tracing::warn!(%service, %reason, suppressed, "the gateway asked for a stream that it cannot have");
     }
 }
 
@@ -85,5 +119,48 @@ async fn serve_stream(header: StreamHeader, stream: Stream, entry: &Entry, scope
             open.reason = reason;
             stream.reset(reason);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use adit_tunnel::session::Side;
+
+    use super::*;
+
+    fn header(host: &str) -> StreamHeader {
+        StreamHeader {
+            service: host.parse().unwrap(),
+            client_addr: None,
+            connect_timeout: Duration::from_secs(9),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_gateway_that_opens_too_many_streams_or_others_is_refused_with_few_words() {
+        let scope = Scope::new();
+        let (here, there) = tokio::io::duplex(1 << 16);
+        let agent = Session::start(here, Side::Agent, &scope);
+        let gateway = Session::start(there, Side::Gateway, &scope);
+        let services =
+            [Service { host: "a.example".parse().unwrap(), upstream: "http_status:204".parse().unwrap() }];
+        let observe = Observe::new(None, "test");
+        let mut exposed =
+            Exposed::prepare(&services, &observe, scope.child()).map_err(|(text, _)| text).unwrap();
+        assert_eq!(exposed.places.available_permits(), MAX_STREAMS);
+        exposed.places = Arc::new(Semaphore::new(1));
+        let exposed = Arc::new(exposed);
+        let serving = Arc::clone(&exposed);
+        scope.spawn("agent", async move { serving.serve(&agent).await });
+
+        let first = gateway.open(&header("a.example")).unwrap();
+        for (host, reason) in [("a.example", Reason::Overloaded), ("b.example", Reason::NotOffered)] {
+            let mut refused = gateway.open(&header(host)).unwrap();
+            assert!(refused.read_chunk().await.is_err());
+            assert_eq!(refused.watch().end(), Some(reason));
+        }
+        assert_eq!(exposed.vain.lock().1, 1, "the second was not worth a line");
+        assert!(first.watch().end().is_none(), "who has a place keeps it");
+        scope.cancel();
     }
 }

@@ -75,9 +75,7 @@ struct Inner {
     log: Option<LineWriter>,
     connected: Gauge,
     control_requests: Family<ByControlRequest, Counter>,
-    requests: Family<ByRequest, Counter>,
-    durations: Family<ByRequest, Histogram, fn() -> Histogram>,
-    bytes: Family<ByDirection, Counter>,
+    traffic: Traffic,
     refusals: Family<ByReason, Counter>,
     flows: Gauge,
     connections: Gauge,
@@ -87,6 +85,24 @@ struct Inner {
     auth_failures: Family<ByReason, Counter>,
     /// Requests that reached no service.
     unrouted: ServiceCounters,
+}
+
+/// The families that are counted for each service. Clones count together.
+#[derive(Debug, Clone)]
+struct Traffic {
+    requests: Family<ByRequest, Counter>,
+    durations: Family<ByRequest, Histogram, fn() -> Histogram>,
+    bytes: Family<ByDirection, Counter>,
+}
+
+impl Traffic {
+    fn new() -> Self {
+        Self {
+            requests: Family::default(),
+            durations: Family::new_with_constructor(duration_histogram as fn() -> Histogram),
+            bytes: Family::default(),
+        }
+    }
 }
 
 fn duration_histogram() -> Histogram {
@@ -99,18 +115,14 @@ impl Observe {
         process_log: Option<LineWriter>,
         revision: &'static str,
     ) -> Self {
-        let requests = Family::default();
-        let durations = Family::new_with_constructor(duration_histogram as fn() -> Histogram);
-        let bytes = Family::default();
-        let unrouted = ServiceCounters::new(&NO_SERVICE.into(), UNROUTED, (&requests, &durations, &bytes));
+        let traffic = Traffic::new();
+        let unrouted = ServiceCounters::new(&NO_SERVICE.into(), UNROUTED, &traffic);
         let inner = Inner {
             metrics: Metrics::new(),
             log,
             connected: Gauge::default(),
             control_requests: Family::default(),
-            requests,
-            durations,
-            bytes,
+            traffic,
             refusals: Family::default(),
             flows: Gauge::default(),
             connections: Gauge::default(),
@@ -135,7 +147,7 @@ impl Observe {
         if **label == *NO_SERVICE {
             return inner.unrouted.clone();
         }
-        ServiceCounters::new(label, ROUTED, (&inner.requests, &inner.durations, &inner.bytes))
+        ServiceCounters::new(label, ROUTED, &inner.traffic)
     }
 
     /// Takes a service's series out of the metrics. What is still counted with these counters shows no more.
@@ -146,16 +158,16 @@ impl Observe {
         }
         for made in gone.made.read().iter() {
             let host = Arc::clone(&gone.label);
-            inner.requests.remove(&ByRequest {
+            inner.traffic.requests.remove(&ByRequest {
                 code: made.code,
                 host: Arc::clone(&host),
                 method: made.method,
             });
             let (code, method) = made.timed_as;
-            inner.durations.remove(&ByRequest { code, host, method });
+            inner.traffic.durations.remove(&ByRequest { code, host, method });
         }
         for direction in ["in", "out"] {
-            inner.bytes.remove(&ByDirection { service: Arc::clone(&gone.label), direction });
+            inner.traffic.bytes.remove(&ByDirection { service: Arc::clone(&gone.label), direction });
         }
     }
 
@@ -265,8 +277,7 @@ struct ServiceInner {
     bounds: Bounds,
     /// Series that exist already; a handful, found faster by looking at each than by hashing.
     made: RwLock<Vec<Made>>,
-    requests: Family<ByRequest, Counter>,
-    durations: Family<ByRequest, Histogram, fn() -> Histogram>,
+    traffic: Traffic,
     bytes_in: Counter,
     bytes_out: Counter,
 }
@@ -304,28 +315,19 @@ fn find(
     if made.len() < bounds.counted {
         return Err((code, method));
     }
-    of(code.class(), Method::Other).ok_or((code.class(), Method::Other))
+    of(code.class(), Method::Other).ok_or_else(|| (code.class(), Method::Other))
 }
 
 impl ServiceCounters {
-    fn new(
-        label: &Arc<str>,
-        bounds: Bounds,
-        (requests, durations, bytes): (
-            &Family<ByRequest, Counter>,
-            &Family<ByRequest, Histogram, fn() -> Histogram>,
-            &Family<ByDirection, Counter>,
-        ),
-    ) -> Self {
+    fn new(label: &Arc<str>, bounds: Bounds, traffic: &Traffic) -> Self {
         let by = |direction| ByDirection { service: Arc::clone(label), direction };
         let inner = ServiceInner {
             label: Arc::clone(label),
             bounds,
             made: RwLock::default(),
-            requests: requests.clone(),
-            durations: durations.clone(),
-            bytes_in: bytes.get_or_create_owned(&by("in")),
-            bytes_out: bytes.get_or_create_owned(&by("out")),
+            traffic: traffic.clone(),
+            bytes_in: traffic.bytes.get_or_create_owned(&by("in")),
+            bytes_out: traffic.bytes.get_or_create_owned(&by("out")),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -350,8 +352,8 @@ impl ServiceCounters {
         let timed_as =
             if made.len() < inner.bounds.timed { (code, method) } else { (CodeLabel::OTHER, Method::Other) };
         let by = |(code, method)| ByRequest { code, host: Arc::clone(&inner.label), method };
-        let requests = inner.requests.get_or_create_owned(&by((code, method)));
-        let durations = inner.durations.get_or_create_owned(&by(timed_as));
+        let requests = inner.traffic.requests.get_or_create_owned(&by((code, method)));
+        let durations = inner.traffic.durations.get_or_create_owned(&by(timed_as));
         made.push(Made { code, method, requests: requests.clone(), durations: durations.clone(), timed_as });
         (requests, durations)
     }

@@ -71,9 +71,9 @@ pub(super) fn register(inner: &Inner, process_log: Option<LineWriter>, revision:
     }
     add!("http_controlplane_connected_gauge", inner.connected);
     add!("http_controlplane_requests_total", inner.control_requests);
-    add!("http_dataplane_requests_total", inner.requests);
-    add!("http_dataplane_request_duration_seconds", inner.durations);
-    add!("adit_service_bytes_total", inner.bytes);
+    add!("http_dataplane_requests_total", inner.traffic.requests);
+    add!("http_dataplane_request_duration_seconds", inner.traffic.durations);
+    add!("adit_service_bytes_total", inner.traffic.bytes);
     add!("adit_refusals_total", inner.refusals);
     add!("adit_flows", inner.flows);
     add!("adit_public_connections", inner.connections);

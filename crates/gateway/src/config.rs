@@ -107,7 +107,8 @@ pub struct Limits {
     pub agent_wait: Duration,
     /// Idle streams kept open per endpoint for the next request.
     pub max_idle_streams: usize,
-    /// Failed authentications per source address and minute on the control port before it is refused unheard.
+    /// Failed authentications per source address and minute on the control port before further ones are told
+    /// `rate_limited` and nothing else. The right token is let in from any address.
     pub max_auth_failures: u32,
 }
 

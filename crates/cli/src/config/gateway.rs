@@ -204,7 +204,7 @@ limits! {
         "How long a request waits for an agent of a known service to come back before it is refused.";
     max_idle_streams: usize = COUNT_OR_ZERO, "1024", "Idle streams kept open per endpoint for the next request.";
     max_auth_failures: u32 = SMALL_COUNT, "20",
-        "Failed authentications per source address and minute before it is refused unheard.";
+        "Failed authentications per source address and minute before further ones are told `rate_limited`; the right token is let in all the same.";
 }
 
 /// Every section, in the order of the reference page.

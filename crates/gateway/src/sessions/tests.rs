@@ -1,3 +1,5 @@
+//! Registration under both locks: who wins, who is evicted, what is forgotten.
+
 use adit_proto::handshake::PROOF_LEN;
 use adit_tunnel::scope::Scope;
 use adit_tunnel::session::Side;

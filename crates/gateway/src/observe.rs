@@ -33,6 +33,8 @@ pub use families::FAMILIES;
 const DURATION_BUCKETS: [f64; 8] = [0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 /// The host label of requests no service answers for, and of services that have no label of their own.
 pub(crate) const NO_SERVICE: &str = "other";
+/// Who asks, as long as clients have no identities of their own.
+const ANONYMOUS: &str = "anonymous";
 /// How many series one service may have: a histogram is eleven, a counter one, and clients and upstreams choose methods
 /// and statuses. With these and [`UNROUTED`] a flood of everything there is stays below 150 series.
 const ROUTED: Bounds = Bounds { counted: 20, timed: 5 };
@@ -208,7 +210,7 @@ impl Observe {
         if let Some(log) = &self.inner.log {
             let line = RequestLine {
                 time: SystemTime::now(),
-                identity: None,
+                identity: Some(ANONYMOUS),
                 service: None,
                 route: None,
                 client,
@@ -500,7 +502,7 @@ impl Record {
         let service = self.service.as_ref().map(|service| service.pattern.to_string());
         let line = RequestLine {
             time: text.time,
-            identity: None,
+            identity: Some(ANONYMOUS),
             service: service.as_deref(),
             route: service.as_deref(),
             client: self.client,

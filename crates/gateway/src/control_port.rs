@@ -164,14 +164,10 @@ impl ControlPort {
             agent = %agent.instance, hostname = agent.hostname, release = agent.release, identity = %agent.identity,
             %peer, transport, services = agent.offers.len(), "session opened"
         );
-        tokio::select! {
-            _ = session.draining() => {
-                // The agent finishes what it has; nothing new goes there, and idle streams are let go.
-                agent.withdraw();
-                session.closed().await;
-            }
-            _ = refuse_streams(&session) => {}
-        }
+        session.draining().await;
+        // The agent finishes what it has; nothing new goes there, and idle streams are let go.
+        agent.withdraw();
+        session.closed().await;
         let reason = session.end().unwrap_or(Reason::Unknown);
         tracing::info!(agent = %agent.instance, %reason, "session ended");
     }
@@ -257,12 +253,5 @@ impl ControlPort {
         if reason == Reason::Unauthorized {
             self.penalties.failed(peer.ip());
         }
-    }
-}
-
-/// Agents open no streams in this version; one that does is told so. Ends with the session.
-async fn refuse_streams(session: &Session) {
-    while let Some((_, stream)) = session.accept().await {
-        stream.reset(Reason::NotOffered);
     }
 }

@@ -11,17 +11,14 @@ use adit_tunnel::proof::TokenKey;
 use adit_tunnel::reconnect::Backoff;
 use adit_tunnel::scope::Scope;
 use adit_tunnel::session::{Session, Side};
-use adit_tunnel::transport::{self, DialError, Framing, Transport};
-use rustls::ClientConfig;
+use adit_tunnel::transport::DialError;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::config::GatewayUrl;
+use crate::dial::{self, Dialer, Dialled};
 use crate::expose::Exposed;
 use crate::observe::Observe;
 
-/// How long TCP, TLS and the WebSocket upgrade may take together.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the gateway may take to answer a hello.
 const GREET_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an agent that was refused waits, beside its ordinary pause.
@@ -42,9 +39,7 @@ pub(crate) enum State {
 
 /// Keeps a session up: what it takes to open one, again and again.
 pub(crate) struct Keeper {
-    pub(crate) gateway: GatewayUrl,
-    pub(crate) framing: Framing,
-    pub(crate) tls: Arc<ClientConfig>,
+    pub(crate) gateway: Dialer,
     pub(crate) key: TokenKey,
     pub(crate) instance: InstanceId,
     pub(crate) hostname: String,
@@ -74,10 +69,8 @@ impl ConnectError {
     /// A word from a closed list, for the metric.
     const fn label(&self) -> &'static str {
         match self {
-            Self::Dial(DialError::Connect { .. } | DialError::Name(_)) => "unreachable",
-            Self::Dial(DialError::Tls { .. }) => "tls",
-            Self::Dial(DialError::NoSessionProtocol(_) | DialError::WebSocket { .. }) => "no_gateway",
-            Self::Dial(DialError::Timeout { .. }) | Self::Silent => "timeout",
+            Self::Dial(error) => dial::label(error),
+            Self::Silent => "timeout",
             Self::Handshake(HandshakeError::Refused(refused)) => refused.reason.label(),
             Self::Handshake(HandshakeError::GatewayUnproved) => "gateway_unproved",
             Self::Handshake(_) => "handshake",
@@ -121,9 +114,7 @@ impl Keeper {
     }
 
     async fn connect(&self, generation: u64) -> Result<Session, ConnectError> {
-        let (mut io, exporter) =
-            transport::dial(&self.gateway.host, self.gateway.port, &self.tls, self.framing, DIAL_TIMEOUT)
-                .await?;
+        let Dialled { mut io, exporter, transport } = self.gateway.dial().await?;
         let hello = Hello {
             versions: (MIN_VERSION, VERSION),
             capabilities: 0,
@@ -134,20 +125,11 @@ impl Keeper {
             offers: self.exposed.offers().to_vec(),
             proof: [0; PROOF_LEN],
         };
-        let greeting = async {
-            match &mut io {
-                Transport::Tls(io) => greet(io, hello, &self.key, &exporter).await,
-                Transport::WebSocket(io) => greet(io, hello, &self.key, &exporter).await,
-            }
-        };
+        let greeting = greet(&mut io, hello, &self.key, &exporter);
         let welcome = tokio::time::timeout(GREET_TIMEOUT, greeting)
             .await
             .map_err(|_elapsed| ConnectError::Silent)??;
-        let transport = io.label();
-        let session = match io {
-            Transport::Tls(io) => Session::start(io, Side::Agent, &self.sessions),
-            Transport::WebSocket(io) => Session::start(io, Side::Agent, &self.sessions),
-        };
+        let session = Session::start(io, Side::Agent, &self.sessions);
         tracing::info!(gateway = %self.gateway, transport, release = welcome.release, "session opened");
         Ok(session)
     }

@@ -1,11 +1,12 @@
 //! The private side: streams to upstreams, and the file server.
 //!
 //! Reading order: [`config`] for what an agent is told, `server` for what it starts and how it drains, `connect`
-//! for the session it keeps up, `expose` for what happens to one stream, `upstream` for where it ends. [`files`]
+//! for the session it keeps up and `dial` for how it gets there, `expose` for what happens to one stream, `upstream` for where it ends. [`files`]
 //! is the file server, also used on its own.
 
 pub mod config;
 mod connect;
+mod dial;
 mod expose;
 pub mod files;
 pub mod observe;

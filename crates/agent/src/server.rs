@@ -8,8 +8,6 @@ use std::time::Duration;
 use adit_proto::names::InstanceId;
 use adit_proto::reason::Reason;
 use adit_tunnel::scope::Scope;
-use adit_tunnel::tls::{self, Trust};
-use adit_tunnel::transport::Framing;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -21,8 +19,8 @@ use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 
 use crate::Config;
-use crate::config::{Transport, Verify};
 use crate::connect::{Keeper, State};
+use crate::dial::Dialer;
 use crate::expose::Exposed;
 use crate::observe::Observe;
 
@@ -81,17 +79,7 @@ impl Agent {
         let observe = Observe::new(config.process_log, config.revision);
         let exposed = Exposed::prepare(&config.services, &observe, streams.clone())
             .map_err(|(what, source)| StartError::setup(what, source))?;
-        let trust = match &config.verify {
-            Verify::TokenProof => Trust::Anyone,
-            Verify::System => Trust::System,
-            Verify::Ca(path) => Trust::Ca(path.clone()),
-        };
-        let framing = match config.gateway.transport {
-            Transport::Auto => Framing::Either,
-            Transport::Tls => Framing::Bare,
-            Transport::WebSocket => Framing::WebSocket,
-        };
-        let tls = tls::session_client(&trust, framing.alpn())
+        let gateway = Dialer::new(config.gateway, &config.verify)
             .map_err(|source| StartError::setup("cannot set up TLS towards the gateway", source))?;
         let mut random = [0; 16];
         aws_lc_rs::rand::fill(&mut random)
@@ -113,9 +101,7 @@ impl Agent {
             }
         };
         let keeper = Keeper {
-            gateway: config.gateway,
-            framing,
-            tls,
+            gateway,
             key: config.token,
             instance,
             hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),

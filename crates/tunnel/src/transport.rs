@@ -124,6 +124,38 @@ impl Transport {
     }
 }
 
+impl AsyncRead for Transport {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tls(io) => Pin::new(io).poll_read(cx, buf),
+            Self::WebSocket(io) => Pin::new(io).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tls(io) => Pin::new(io).poll_write(cx, buf),
+            Self::WebSocket(io) => Pin::new(io).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tls(io) => Pin::new(io).poll_flush(cx),
+            Self::WebSocket(io) => Pin::new(io).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tls(io) => Pin::new(io).poll_shutdown(cx),
+            Self::WebSocket(io) => Pin::new(io).poll_shutdown(cx),
+        }
+    }
+}
+
 /// Connects to a gateway's control port within `timeout`. Cancel safe: a dropped dial leaves nothing behind.
 ///
 /// # Errors

@@ -258,6 +258,21 @@ async fn one_of_two_agents_may_drain_under_load_and_no_request_fails() {
 }
 
 #[tokio::test]
+async fn an_agent_that_is_welcome_can_be_reached() {
+    let world = World::new().limits(|limits| limits.agent_wait = Duration::ZERO).run().await;
+    for number in 0..20 {
+        let host = format!("{number}.example");
+        let agent = Puppet::greet(world.control(), TOKEN, (number, 1), &[&host]).await.unwrap();
+        let mut client = world.wire().await;
+        client.send(format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n")).await;
+        let (_, mut stream) = within("the request", agent.session.accept()).await.unwrap();
+        stream.confirm();
+        stream.write_all(b"HTTP/1.1 204 X\r\n\r\n").await.unwrap();
+        assert_eq!(client.head().await.unwrap().status(), 204);
+    }
+}
+
+#[tokio::test]
 async fn a_request_that_meets_an_agent_on_its_way_out_goes_to_another_one() {
     for request in [
         "GET / HTTP/1.1\r\n",

@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use adit_proto::handshake::{ALPN, Refused};
+use adit_proto::handshake::{ALPN, Hello, Refused};
 use adit_proto::reason::Reason;
 use adit_tunnel::handshake::{self, is_proved};
 use adit_tunnel::proof::Exporter;
 use adit_tunnel::scope::Scope;
-use adit_tunnel::session::{Session, Side};
+use adit_tunnel::session::{Beginning, Session, Side};
 use adit_tunnel::tls::exporter;
 use adit_tunnel::transport::tune;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::config::NamedToken;
 use crate::listener::accept_all;
 use crate::observe::Observe;
-use crate::sessions::{Arrival, Sessions};
+use crate::sessions::{Arrival, Registration, Sessions};
 use penalty::Penalties;
 use unproved::{Place, Unproved};
 
@@ -73,6 +73,12 @@ struct Caller {
     proved: Arc<Notify>,
     /// How long it may take for what it does first.
     patience: Duration,
+}
+
+/// An agent that was taken in, and has not been told yet.
+struct Admitted {
+    registration: Registration,
+    beginning: Beginning,
 }
 
 impl Caller {
@@ -139,8 +145,8 @@ impl ControlPort {
     {
         let peer = caller.peer;
         let admitted = tokio::time::timeout(caller.patience, self.admit(&mut io, caller)).await;
-        let arrival = match admitted {
-            Ok(Some(arrival)) => arrival,
+        let admitted = match admitted {
+            Ok(Some(admitted)) => admitted,
             Ok(None) => return,
             Err(_elapsed) => {
                 tracing::debug!(%peer, "an agent did not say hello in time");
@@ -148,17 +154,9 @@ impl ControlPort {
             }
         };
         caller.proved();
-        let session = Session::start(io, Side::Gateway, &self.scope);
-        let registration = match self.sessions.register(arrival, session.clone()) {
-            Ok(registration) => registration,
-            Err((reason, message)) => {
-                // Somebody else came first while this one was being welcomed.
-                tracing::debug!(%peer, %reason, "closed a session: {message}");
-                session.close(reason);
-                session.closed().await;
-                return;
-            }
-        };
+        let Admitted { registration, beginning } = admitted;
+        let session = registration.agent.session.clone();
+        beginning.start(io, &self.scope);
         let agent = &registration.agent;
         tracing::info!(
             agent = %agent.instance, hostname = agent.hostname, release = agent.release, identity = %agent.identity,
@@ -172,7 +170,9 @@ impl ControlPort {
         tracing::info!(agent = %agent.instance, %reason, "session ended");
     }
 
-    async fn admit<IO>(&self, io: &mut IO, caller: &Caller) -> Option<Arrival>
+    /// Reads a hello and takes its agent in. It can be reached from here on; it is welcomed by the session's first
+    /// bytes.
+    async fn admit<IO>(&self, io: &mut IO, caller: &Caller) -> Option<Admitted>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
@@ -184,6 +184,19 @@ impl ControlPort {
                 return None;
             }
         };
+        match self.consider(hello, caller) {
+            Ok(admitted) => {
+                self.observe.control_request(101, "/connect");
+                Some(admitted)
+            }
+            Err((reason, message)) => {
+                self.refuse(io, peer, Refused { reason, message }).await;
+                None
+            }
+        }
+    }
+
+    fn consider(&self, hello: Hello, caller: &Caller) -> Result<Admitted, (Reason, String)> {
         let mut proved = None;
         // Every token is tried, so that the time taken says nothing about which one it was.
         for token in &self.tokens {
@@ -191,33 +204,21 @@ impl ControlPort {
                 proved = Some(token);
             }
         }
-        let verdict = proved.ok_or_else(|| self.unproved(peer)).and_then(|token| {
-            let version = hello.agree_version().ok_or_else(|| {
-                let text =
-                    "this agent's release is too different from the gateway's; upgrade the older of the two";
-                (Reason::ProtocolError, text.to_owned())
-            })?;
-            if hello.offers.is_empty() {
-                return Err((Reason::BadRequest, "the agent offers no service".to_owned()));
-            }
-            let identity: Arc<str> = token.name.as_str().into();
-            let arrival = Arrival { hello, identity, remote: peer };
-            self.sessions.admit(&arrival)?;
-            Ok((token, version, arrival))
-        });
-        match verdict {
-            Ok((token, version, arrival)) => {
-                self.observe.control_request(101, "/connect");
-                let welcomed =
-                    handshake::welcome(io, version, env!("CARGO_PKG_VERSION"), &token.key, &caller.exporter)
-                        .await;
-                welcomed.ok().map(|()| arrival)
-            }
-            Err((reason, message)) => {
-                self.refuse(io, peer, Refused { reason, message }).await;
-                None
-            }
+        let token = proved.ok_or_else(|| self.unproved(caller.peer))?;
+        let version = hello.agree_version().ok_or_else(|| {
+            let text =
+                "this agent's release is too different from the gateway's; upgrade the older of the two";
+            (Reason::ProtocolError, text.to_owned())
+        })?;
+        if hello.offers.is_empty() {
+            return Err((Reason::BadRequest, "the agent offers no service".to_owned()));
         }
+        let identity: Arc<str> = token.name.as_str().into();
+        let arrival = Arrival { hello, identity, remote: caller.peer };
+        let welcome = handshake::welcome(version, env!("CARGO_PKG_VERSION"), &token.key, &caller.exporter);
+        let (session, beginning) = Session::prepare(Side::Gateway, &welcome);
+        let registration = self.sessions.register(arrival, session)?;
+        Ok(Admitted { registration, beginning })
     }
 
     /// What to say to an agent that proved no token. One from a barred address hears less, but the right token is let

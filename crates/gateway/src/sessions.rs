@@ -246,15 +246,6 @@ impl Sessions {
         }
     }
 
-    /// May this arrival have a session? Asked before the welcome, so that a refusal can be said. Only
-    /// [`Self::register`] decides: the welcome takes time, in which others arrive.
-    ///
-    /// # Errors
-    /// The reason and a sentence for the agent's log.
-    pub(crate) fn admit(&self, arrival: &Arrival) -> Result<(), (Reason, String)> {
-        self.check(&self.agents.lock(), &mut self.routes.write(), arrival)
-    }
-
     fn check(
         &self,
         agents: &HashMap<InstanceId, Arc<AgentSession>>,
@@ -308,7 +299,7 @@ impl Sessions {
     /// The guard takes it out again.
     ///
     /// # Errors
-    /// As [`Self::admit`]: somebody may have come first since that was asked.
+    /// The reason and a sentence for the agent's log.
     pub(crate) fn register(
         self: &Arc<Self>,
         arrival: Arrival,

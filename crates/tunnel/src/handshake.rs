@@ -62,12 +62,16 @@ async fn write_frame<IO: AsyncWrite + Unpin>(
     kind: Kind,
     encode: impl FnOnce(&mut BytesMut),
 ) -> io::Result<()> {
+    io.write_all(&framed(kind, encode)).await?;
+    io.flush().await
+}
+
+fn framed(kind: Kind, encode: impl FnOnce(&mut BytesMut)) -> BytesMut {
     let mut payload = BytesMut::new();
     encode(&mut payload);
     let mut out = BytesMut::new();
     frame::put(&mut out, kind, 0, &payload);
-    io.write_all(&out).await?;
-    io.flush().await
+    out
 }
 
 /// The agent's side: says hello (its proof is filled in here) and waits for the answer. Not cancel safe: the
@@ -119,21 +123,13 @@ pub fn is_proved(hello: &Hello, key: &TokenKey, exporter: &Exporter) -> bool {
     key.check(Prover::Agent, exporter, &hello.signed_part(), &hello.proof)
 }
 
-/// The gateway's side, second half: agrees. Not cancel safe.
-///
-/// # Errors
-/// What the transport said.
-pub async fn welcome<IO: AsyncWrite + Unpin>(
-    io: &mut IO,
-    version: u16,
-    release: &str,
-    key: &TokenKey,
-    exporter: &Exporter,
-) -> io::Result<()> {
+/// The gateway's side, second half: the bytes that agree. They are the first of the session that it has let in.
+#[must_use]
+pub fn welcome(version: u16, release: &str, key: &TokenKey, exporter: &Exporter) -> BytesMut {
     let mut welcome =
         Welcome { version, capabilities: 0, release: release.to_owned(), proof: [0; PROOF_LEN] };
     welcome.proof = key.prove(Prover::Gateway, exporter, &welcome.signed_part());
-    write_frame(io, Kind::Welcome, |out| welcome.encode(out)).await
+    framed(Kind::Welcome, |out| welcome.encode(out))
 }
 
 /// The gateway's side, second half: says no and why. Not cancel safe.
@@ -171,7 +167,7 @@ mod tests {
         let hello = read_hello(&mut io).await.unwrap();
         let proved = is_proved(&hello, &key, &exporter);
         if proved {
-            welcome(&mut io, 1, "test", &key, &exporter).await.unwrap();
+            io.write_all(&welcome(1, "test", &key, &exporter)).await.unwrap();
         } else {
             let refused = Refused { reason: Reason::Unauthorized, message: "no".into() };
             refuse(&mut io, &refused).await.unwrap();
@@ -213,7 +209,7 @@ mod tests {
             assert!(Refused::decode(refused).is_ok());
             // He can only make up an answer of his own.
             let forged = TokenKey::new(b"guess");
-            welcome(&mut middle_to_agent, 1, "x", &forged, &[1; 32]).await.unwrap();
+            middle_to_agent.write_all(&welcome(1, "x", &forged, &[1; 32])).await.unwrap();
         };
         let (greeted, proved, ()) = tokio::join!(
             greet(&mut agent, hello(), &key, &[1; 32]),

@@ -105,6 +105,9 @@ impl Hasher for IdHasher {
     }
 }
 
+/// Set in the payload of a probe that is a mark; the rest counts them. No time since a session's start is that long.
+const MARK: u64 = 1 << 63;
+
 /// What [`Mux::take_round`] hands to the driver, and gets back empty for reuse.
 pub(crate) type Round = BytesMut;
 
@@ -135,6 +138,8 @@ pub(crate) struct Mux {
     /// Woken when the last stream ends or the session closes.
     watchers: Vec<Waker>,
     pongs: u32,
+    /// Marks sent, and the last one that came back.
+    marks: (u64, u64),
     /// The round holds something a living peer answers before long: an open, or data.
     asks: bool,
 }
@@ -162,11 +167,18 @@ impl Mux {
             driver: None,
             watchers: Vec::new(),
             pongs: 0,
+            marks: (0, 0),
             asks: false,
         }
     }
 
     // === For the session's users ===
+
+    /// Sends this before any frame.
+    pub(crate) fn begin_with(&mut self, prelude: &[u8]) {
+        debug_assert!(self.out.is_empty());
+        self.out.put_slice(prelude);
+    }
 
     /// Opens a stream. Data may be written at once; the peer need not answer first.
     ///
@@ -410,13 +422,13 @@ impl Mux {
     }
 
     /// Ends the session and every stream in it. A peer that had announced its leaving is not lost: it has left.
+    /// Its streams are lost all the same: what it said about them last may be lost too.
     pub(crate) fn close(&mut self, reason: Reason, wake: &mut Vec<Waker>) {
         if self.closed.is_some() {
             return;
         }
         let announced = self.goaway_received.filter(|_| reason == Reason::AgentLost);
-        let reason = announced.unwrap_or(reason);
-        self.closed = Some(reason);
+        self.closed = Some(announced.unwrap_or(reason));
         for row in self.rows.values_mut() {
             if row.gone.is_none() && !(row.remote_fin && row.local_fin) {
                 row.gone = Some(Gone::Remote(reason));
@@ -480,6 +492,20 @@ impl Mux {
     pub(crate) fn probe(&mut self) {
         let sent_at = u64::try_from(self.now.as_micros()).unwrap_or(0);
         frame::put(&mut self.out, Kind::Ping, 0, &sent_at.to_be_bytes());
+    }
+
+    /// Sends a probe behind all that was said so far. When it is back, the peer has seen all of it.
+    pub(crate) fn mark(&mut self) -> u64 {
+        self.marks.0 += 1;
+        frame::put(&mut self.out, Kind::Ping, 0, &(MARK | self.marks.0).to_be_bytes());
+        self.asks = true;
+        self.wake_driver();
+        self.marks.0
+    }
+
+    /// Whether this mark has come back.
+    pub(crate) const fn is_marked(&self, mark: u64) -> bool {
+        self.marks.1 >= mark
     }
 
     /// Sets the session's time. Called by the driver before it feeds frames.
@@ -577,7 +603,10 @@ impl Mux {
             }
             Kind::Pong => {
                 let sent_at = payload.as_ref().get_u64();
-                if let Some(rtt) = self.now.checked_sub(Duration::from_micros(sent_at)) {
+                if sent_at & MARK != 0 {
+                    self.marks.1 = self.marks.1.max((sent_at & !MARK).min(self.marks.0));
+                    wake.append(&mut self.watchers);
+                } else if let Some(rtt) = self.now.checked_sub(Duration::from_micros(sent_at)) {
                     self.rtt.measured(rtt, self.now);
                 }
                 Ok(())

@@ -40,6 +40,28 @@ impl Shared {
     }
 }
 
+/// A session that has no byte stream yet. Dropping it closes the session.
+#[derive(Debug)]
+pub struct Beginning {
+    side: Side,
+    guard: driver::CloseOnDrop,
+}
+
+impl Beginning {
+    /// Moves the session's bytes from now on, in `scope`, until it is closed by either side.
+    pub fn start<IO>(self, io: IO, scope: &Scope)
+    where
+        IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let patience = match self.side {
+            Side::Gateway => Patience::GATEWAY,
+            Side::Agent => Patience::AGENT,
+        };
+        let shared = Arc::clone(&self.guard.0);
+        scope.spawn("session", driver::drive(io, shared, patience, self.guard));
+    }
+}
+
 /// A handle on a session; clones are the same session.
 #[derive(Debug, Clone)]
 pub struct Session {
@@ -54,14 +76,19 @@ impl Session {
     where
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        let (session, beginning) = Self::prepare(side, &[]);
+        beginning.start(io, scope);
+        session
+    }
+
+    /// A session whose byte stream comes later, and what starts it. Streams may be opened at once; the first bytes
+    /// that leave are `prelude`, which is no frame of the session.
+    #[must_use]
+    pub fn prepare(side: Side, prelude: &[u8]) -> (Self, Beginning) {
         let shared = Arc::new(Shared { mux: Mutex::new(Mux::new(side)) });
-        let patience = match side {
-            Side::Gateway => Patience::GATEWAY,
-            Side::Agent => Patience::AGENT,
-        };
+        shared.with(|mux, _| mux.begin_with(prelude));
         let guard = driver::CloseOnDrop(Arc::clone(&shared));
-        scope.spawn("session", driver::drive(io, Arc::clone(&shared), patience, guard));
-        Self { shared }
+        (Self { shared }, Beginning { side, guard })
     }
 
     /// Opens a stream without waiting for anything; bytes may be written at once and travel right behind.
@@ -87,11 +114,21 @@ impl Session {
         });
     }
 
-    /// Announces that this side takes no new streams, and waits until the last one has ended or the session is
-    /// closed. Cancel safe: the announcement stays.
+    /// Announces that this side takes no new streams, and waits until the last one has ended and the peer has seen
+    /// all of it, or the session is closed. Cancel safe: the announcement stays.
     pub async fn drain(&self, reason: Reason) {
         self.shared.with(|mux, _| mux.go_away(reason));
+        // What the peer opened before it saw that is on its way; a transport that ended now would swallow it.
+        self.settle().await;
         self.wait_for(|mux| mux.streams() == 0 || mux.closed().is_some()).await;
+        self.settle().await;
+    }
+
+    /// Waits until the peer has seen all that was said here so far, or the session is closed. A peer that does not
+    /// answer is dead before long, and its session closed. Cancel safe.
+    async fn settle(&self) {
+        let mark = self.shared.with(|mux, _| mux.mark());
+        self.wait_for(|mux| mux.is_marked(mark) || mux.closed().is_some()).await;
     }
 
     /// Waits until the session has ended, and says why. Cancel safe.

@@ -130,10 +130,6 @@ async fn a_new_name_gets_the_label_of_one_that_is_long_gone() {
 #[tokio::test]
 async fn who_comes_first_is_decided_when_a_session_is_taken_in() {
     let table = Table::new(1, 9, 9);
-    // All of them are admitted, and then their welcomes cross.
-    for id in [(1, 1), (1, 2), (2, 1)] {
-        assert!(table.sessions.admit(&arrival(id, &["a.example"])).is_ok());
-    }
     let newer = table.register((1, 2), &["a.example"]).unwrap();
     assert!(matches!(table.register((1, 1), &["a.example"]), Err(Reason::Replaced)));
     assert!(matches!(table.register((2, 1), &["a.example"]), Err(Reason::Overloaded)));

@@ -86,6 +86,7 @@ where
 }
 
 /// A driver that is cancelled (its scope ended) must not leave streams waiting for ever.
+#[derive(Debug)]
 pub(super) struct CloseOnDrop(pub(super) Arc<Shared>);
 
 impl Drop for CloseOnDrop {
@@ -166,7 +167,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                     }
                     return Ok(false);
                 }
-                Poll::Ready(Ok(0)) => return Err(Reason::AgentLost),
+                // A transport that was ended properly has brought everything; what was announced holds.
+                Poll::Ready(Ok(0)) => {
+                    let announced = self.shared.with(|mux, _| mux.draining());
+                    return Err(announced.unwrap_or(Reason::AgentLost));
+                }
                 Poll::Ready(Ok(n)) => self.note_size(n),
                 Poll::Ready(Err(error)) => {
                     tracing::debug!(%error, "session lost while reading");
@@ -272,12 +277,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
         Ok(())
     }
 
-    /// After a close from this side: writes what is queued, then ends the transport.
+    /// After a close from this side: writes what is queued, ends the transport, and reads until the peer has ended
+    /// it too. A socket that is closed with something unread takes back what it was still sending.
     fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_output(cx)?;
         if self.written < self.output.len() {
             return Poll::Pending;
         }
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
+        loop {
+            self.input.clear();
+            if ready!(self.poll_fill(cx))? == 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 }

@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use adit_proto::frame::{self, FrameHeader, HEADER_LEN, Kind};
 use adit_proto::header::StreamHeader;
 use adit_proto::names::HostPattern;
 use adit_proto::reason::Reason;
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
 
 use super::{Session, Side, StreamError};
@@ -246,6 +248,102 @@ async fn a_drain_lets_open_streams_finish_and_takes_no_new_ones() {
         drop(accepted);
     });
     assert_eq!(drained, ((), ()));
+}
+
+#[tokio::test]
+async fn a_drain_ends_when_the_peer_has_seen_it_and_all_it_opened_before_is_answered() {
+    let scope = Scope::new();
+    let (io, mut peer) = tokio::io::duplex(4096);
+    let agent = Session::start(io, Side::Agent, &scope);
+    assert_eq!(next(&mut peer).await.0, Kind::Ping);
+    let drain = agent.drain(Reason::AgentDraining);
+    let meanwhile = async {
+        assert_eq!(next(&mut peer).await.0, Kind::Goaway);
+        // Opened before the announcement was seen.
+        let (mut frames, mut open) = (BytesMut::new(), BytesMut::new());
+        header().encode(&mut open);
+        frame::put(&mut frames, Kind::Open, 1, &open);
+        peer.write_all(&frames).await.unwrap();
+        let mut answered = Vec::new();
+        while answered.len() < 3 {
+            let (kind, payload) = next(&mut peer).await;
+            if kind == Kind::Ping {
+                let mut pong = BytesMut::new();
+                frame::put(&mut pong, Kind::Pong, 0, &payload);
+                peer.write_all(&pong).await.unwrap();
+            }
+            answered.push((kind, payload));
+        }
+        assert_eq!((answered[0].0, answered[2].0), (Kind::Ping, Kind::Ping));
+        assert_eq!(answered[1], (Kind::Reset, Reason::AgentDraining.code().to_be_bytes().to_vec()));
+    };
+    tokio::join!(drain, meanwhile);
+    assert_eq!(agent.end(), None);
+}
+
+/// The next frame a raw peer gets.
+async fn next(io: &mut DuplexStream) -> (Kind, Vec<u8>) {
+    let mut raw = [0; HEADER_LEN];
+    io.read_exact(&mut raw).await.unwrap();
+    let header = FrameHeader::decode(raw).unwrap();
+    let mut payload = vec![0; header.len];
+    io.read_exact(&mut payload).await.unwrap();
+    (header.kind, payload)
+}
+
+#[tokio::test]
+async fn a_transport_that_breaks_loses_its_streams_even_when_the_peer_had_announced_its_leaving() {
+    for breaks in [false, true] {
+        let scope = Scope::new();
+        let (io, mut peer) = tokio::io::duplex(4096);
+        let gateway = Session::start(Breakable { io, breaks }, Side::Gateway, &scope);
+        let mut stream = gateway.open(&header()).unwrap();
+        let mut frames = BytesMut::new();
+        frame::put(&mut frames, Kind::Goaway, 0, &Reason::AgentDraining.code().to_be_bytes());
+        peer.write_all(&frames).await.unwrap();
+        drop(peer);
+        let error = stream.read_chunk().await.unwrap_err();
+        let expected = if breaks { Reason::AgentLost } else { Reason::AgentDraining };
+        assert_eq!(StreamError::find(&error).unwrap().reason, expected);
+        assert_eq!(gateway.closed().await, Reason::AgentDraining);
+    }
+}
+
+/// A pipe whose end may be an error.
+struct Breakable {
+    io: DuplexStream,
+    breaks: bool,
+}
+
+impl AsyncRead for Breakable {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        std::task::ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        let has_ended = buf.filled().len() == before;
+        Poll::Ready(if self.breaks && has_ended {
+            Err(io::ErrorKind::ConnectionReset.into())
+        } else {
+            Ok(())
+        })
+    }
+}
+
+impl AsyncWrite for Breakable {
+    fn poll_write(self: Pin<&mut Self>, _cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ mod framing;
 mod headers;
 mod metrics;
 mod protocols;
+mod proxies;
 mod refusals;
 mod request_log;
 mod retries;

@@ -9,12 +9,15 @@ use std::time::Duration;
 use adit_proto::names::HostPattern;
 use adit_telemetry::logs::LineWriter;
 use adit_tunnel::proof::TokenKey;
+use adit_tunnel::proxy::Egress;
 
 /// An agent's whole configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The gateway's control port.
     pub gateway: GatewayUrl,
+    /// Through which proxy the gateway is reached, if any.
+    pub egress: Egress,
     /// The shared token.
     pub token: TokenKey,
     /// How the gateway's certificate is checked.

@@ -8,6 +8,7 @@ mod commands;
 mod config;
 mod control_client;
 mod duration;
+mod egress;
 mod error;
 mod flags;
 mod generate;

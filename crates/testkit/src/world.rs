@@ -11,6 +11,7 @@ use adit_gateway::config::{Config, Control, HttpListener, Limits, NamedToken, Tl
 use adit_gateway::{Gateway, StartError};
 use adit_telemetry::logs::{FlushGuard, LineWriter};
 use adit_tunnel::proof::TokenKey;
+use adit_tunnel::proxy::Egress;
 
 use crate::certificate::credulous;
 use crate::h2::H2;
@@ -41,6 +42,7 @@ pub struct AgentPlan {
     token: String,
     drain_timeout: Duration,
     gateway: Option<SocketAddr>,
+    egress: Egress,
 }
 
 impl AgentPlan {
@@ -53,6 +55,7 @@ impl AgentPlan {
             token: TOKEN.to_owned(),
             drain_timeout: Duration::from_secs(10),
             gateway: None,
+            egress: Egress::direct(),
         }
     }
 
@@ -91,6 +94,13 @@ impl AgentPlan {
         self
     }
 
+    /// Through this proxy, given as a URL.
+    #[must_use]
+    pub fn through(mut self, proxy: &str) -> Self {
+        self.egress = Egress::through(proxy.parse().unwrap());
+        self
+    }
+
     fn config(&self, control: SocketAddr) -> AgentConfig {
         let service = |(host, upstream): &(String, String)| Service {
             host: host.parse().unwrap(),
@@ -99,6 +109,7 @@ impl AgentPlan {
         let to = self.gateway.unwrap_or(control);
         AgentConfig {
             gateway: GatewayUrl { host: to.ip().to_string(), port: to.port(), transport: self.transport },
+            egress: self.egress.clone(),
             token: TokenKey::new(self.token.as_bytes()),
             verify: Verify::TokenProof,
             services: self.offers.iter().map(service).collect(),
@@ -348,8 +359,7 @@ impl World {
 
     /// An agent's metrics.
     pub async fn agent_metrics(&self, number: usize) -> Samples {
-        let mut wire = Wire::tcp(self.agent(number).listen_addr().unwrap()).await;
-        Samples::parse(&wire.get("localhost", "/metrics").await.text())
+        metrics_of(self.agent(number)).await
     }
 
     /// Waits until the gateway's sum of these samples is exactly this.
@@ -406,6 +416,12 @@ impl World {
         let errors: Vec<_> = self.log().into_iter().filter(|line| line.starts_with("ERROR")).collect();
         assert!(errors.is_empty(), "{errors:#?}");
     }
+}
+
+/// The metrics of any agent.
+pub async fn metrics_of(agent: &Agent) -> Samples {
+    let mut wire = Wire::tcp(agent.listen_addr().unwrap()).await;
+    Samples::parse(&wire.get("localhost", "/metrics").await.text())
 }
 
 /// A directory with files, and the upstream that serves it.

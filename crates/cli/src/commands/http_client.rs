@@ -8,6 +8,7 @@ use std::time::Duration;
 use adit_agent::config::{Config, GatewayUrl, Service, Upstream, Verify};
 
 use crate::config::agent::AgentSettings;
+use crate::egress::EgressArgs;
 use crate::error::CliError;
 use crate::flags::{LogArgs, go_bool};
 use crate::generate::{GenerateArgs, HandedFile, Manifest, Role};
@@ -33,6 +34,8 @@ pub(crate) struct Args {
     /// PEM file with the only authorities that may have signed the gateway's certificate; needs --auto-tls=false.
     #[arg(long, visible_alias = "tls-ca", value_name = "FILE")]
     ca: Option<PathBuf>,
+    #[command(flatten)]
+    egress: EgressArgs,
     #[command(flatten)]
     token: TokenArgs,
     /// Where the agent's own /metrics, /healthz and /ready listen; nowhere when left out.
@@ -143,6 +146,7 @@ impl Args {
         Ok(AgentSettings {
             config: Config {
                 gateway: self.gateway()?,
+                egress: self.egress.egress()?,
                 verify: self.verify()?,
                 services: upstreams::parse(&self.upstream)?,
                 token: self.token.read()?.key(),
@@ -165,6 +169,7 @@ impl Args {
         self.verify()?;
         let mut flags = vec![format!("--url={}", self.gateway()?), format!("--auto-tls={}", self.auto_tls)];
         flags.extend(services.iter().map(|service| format!("--upstream={}", upstreams::show(service))));
+        flags.extend(self.egress.arguments()?);
         flags.extend(self.listen.map(|addr| format!("--listen={addr}")));
         flags.push(format!("--drain-timeout={}", duration::show(&self.drain_timeout)));
         flags.extend(self.log.arguments());

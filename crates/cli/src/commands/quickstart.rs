@@ -14,6 +14,7 @@ use adit_gateway::Gateway;
 use adit_gateway::config::{Control, HttpListener, Limits, NamedToken, Tls};
 use adit_proto::names::HostPattern;
 use adit_tunnel::proof::TokenKey;
+use adit_tunnel::proxy::Egress;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
@@ -163,6 +164,7 @@ async fn start_agent(key: &TokenKey, control: SocketAddr, upstream: Upstream) ->
             port: control.port(),
             transport: Transport::Auto,
         },
+        egress: Egress::direct(),
         token: key.clone(),
         verify: Verify::TokenProof,
         services: vec![Service { host: HostPattern::Any, upstream }],

@@ -6,14 +6,16 @@ use std::path::{Path, PathBuf};
 use adit_agent::config::{Config, GatewayUrl, Service, Transport, Upstream, Verify};
 use adit_proto::names::HostPattern;
 use adit_tunnel::proof::TokenKey;
+use adit_tunnel::proxy::Egress;
 
 use super::reader::{Fields, Key, Presence, Reader, Row, Section};
 use super::tree::Node;
 use super::values::{
-    ADDRESS, CHECK, Check, FILE, GATEWAY_URL, HOST, LogSettings, SECRET, SWITCH, SecretValue, TRANSPORT,
-    UPSTREAM, show_transport,
+    ADDRESS, CHECK, Check, EGRESS, FILE, GATEWAY_URL, HOST, LogSettings, SECRET, SWITCH, SecretValue,
+    TRANSPORT, UPSTREAM, show_transport,
 };
 use super::{Loaded, shared};
+use crate::egress::{self, Choice};
 use crate::error::CliError;
 
 /// All that `adit agent` is told.
@@ -69,10 +71,22 @@ const CA: Key<PathBuf> = Key {
     presence: Presence::Optional("the system's authorities"),
     doc: "PEM file with the only authorities that may have signed the gateway's certificate.",
 };
+const PROXY: Key<Choice> = Key {
+    name: "proxy",
+    kind: &EGRESS,
+    presence: Presence::Optional("HTTPS_PROXY or ALL_PROXY, with NO_PROXY"),
+    doc: "The proxy on the way to the gateway; it also resolves the gateway's name.",
+};
+const PROXY_PASSWORD: Key<SecretValue> = Key {
+    name: "proxy_password",
+    kind: &SECRET,
+    presence: Presence::Optional("none"),
+    doc: "The password of the user in `proxy`; never in this file itself.",
+};
 const GATEWAY_SECTION: Section = Section {
     title: "gateway",
     doc: "The gateway to connect to.",
-    rows: &[URL.row(), CARRIER.row(), VERIFY.row(), CA.row()],
+    rows: &[URL.row(), CARRIER.row(), VERIFY.row(), CA.row(), PROXY.row(), PROXY_PASSWORD.row()],
 };
 
 const SERVICE_HOST: Key<HostPattern> = Key {
@@ -121,10 +135,11 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<AgentSettings
     let listen = reader.optional(&root, &LISTEN);
     let log = shared::log(reader, &root);
     let drain_timeout = reader.value(&root, &shared::DRAIN_TIMEOUT);
-    let (gateway, verify) = gateway?;
+    let (gateway, verify, egress) = gateway?;
     Some(AgentSettings {
         config: Config {
             gateway,
+            egress,
             token: TokenKey::new(token?.secret.expose().as_bytes()),
             verify,
             services,
@@ -137,7 +152,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<AgentSettings
     })
 }
 
-fn gateway(reader: &mut Reader<'_>, root: &Fields<'_>) -> Option<(GatewayUrl, Verify)> {
+fn gateway(reader: &mut Reader<'_>, root: &Fields<'_>) -> Option<(GatewayUrl, Verify, Egress)> {
     if !root.has(GATEWAY.name) {
         reader.problem(root.at(), "gateway is missing", "add `gateway: {url: 'wss://host:8123'}`");
         return None;
@@ -147,6 +162,7 @@ fn gateway(reader: &mut Reader<'_>, root: &Fields<'_>) -> Option<(GatewayUrl, Ve
     let carrier = reader.written(&fields, &CARRIER);
     let check = reader.written(&fields, &VERIFY);
     let ca = reader.written(&fields, &CA);
+    let egress = egress(reader, &fields);
     let mut url = url?;
     match (url.transport, carrier) {
         (Transport::Tls, Some(Transport::WebSocket)) => {
@@ -163,7 +179,36 @@ fn gateway(reader: &mut Reader<'_>, root: &Fields<'_>) -> Option<(GatewayUrl, Ve
     if !fields.has(CARRIER.name) {
         reader.setting(fields.path(CARRIER.name), show_transport(url.transport).to_owned(), true);
     }
-    Some((url, verify(reader, &fields, check, ca)?))
+    Some((url, verify(reader, &fields, check, ca)?, egress?))
+}
+
+fn egress(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Egress> {
+    let choice = reader.optional(fields, &PROXY);
+    let password = reader.written(fields, &PROXY_PASSWORD);
+    if !fields.has(PROXY.name) {
+        if fields.has(PROXY_PASSWORD.name) {
+            let what = format!("{} belongs to no proxy", fields.path(PROXY_PASSWORD.name));
+            reader.problem(fields.key_at(PROXY_PASSWORD.name), what, "write `proxy:` as well, or remove it");
+            return None;
+        }
+        return egress::from_environment()
+            .map_err(|cause| {
+                let (what, next) = cause.what_and_next();
+                reader.problem(fields.at(), what, next.unwrap_or_default());
+            })
+            .ok();
+    }
+    match (choice?, password) {
+        (Choice::Proxy(proxy), Some(password)) => match proxy.with_password(password.secret.expose()) {
+            Ok(proxy) => Some(Egress::through(proxy)),
+            Err(cause) => {
+                let what = format!("{}: {cause}", fields.path(PROXY_PASSWORD.name));
+                reader.problem(fields.value_at(PROXY_PASSWORD.name), what, "write the user in `proxy`");
+                None
+            }
+        },
+        (choice, _) => Some(choice.into()),
+    }
 }
 
 fn verify(

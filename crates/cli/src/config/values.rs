@@ -9,7 +9,7 @@ use adit_agent::config::{GatewayUrl, Transport, Upstream};
 use adit_proto::names::HostPattern;
 use ipnet::IpNet;
 
-use crate::{duration, flags, token};
+use crate::{duration, egress, flags, token};
 use adit_telemetry::secret::Secret;
 
 /// What reading a value may need to know.
@@ -281,6 +281,20 @@ pub(crate) const GATEWAY_URL: Kind<GatewayUrl> = Kind {
     name: "url",
     form: "wss://host:8123",
     parse: |_, text| text.parse().map_err(Bad::because),
+    show: ToString::to_string,
+};
+
+/// The way out. A password does not belong in the file.
+pub(crate) const EGRESS: Kind<egress::Choice> = Kind {
+    name: "proxy",
+    form: egress::FORM,
+    parse: |_, text| match text.parse() {
+        Ok(egress::Choice::Proxy(proxy)) if proxy.has_password() => Err(Bad::with_hint(
+            "a password does not belong in this file",
+            "write only the user, and `proxy_password: file:/path` or env:NAME",
+        )),
+        other => other.map_err(Bad::because),
+    },
     show: ToString::to_string,
 };
 

@@ -47,7 +47,7 @@ fn start(cli: cli::Cli) -> Result<ExitCode, error::CliError> {
         return Err(error::CliError::failure("cannot prepare TLS").because("a provider was installed twice"));
     }
     nofile::raise();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|cause| error::CliError::failure("cannot start the runtime").caused_by(&cause))?;

@@ -9,10 +9,11 @@ use adit_proto::handshake::{ALPN, Hello, Refused};
 use adit_proto::reason::Reason;
 use adit_tunnel::handshake::{self, is_proved};
 use adit_tunnel::proof::Exporter;
+use adit_tunnel::read_ahead::ReadAhead;
 use adit_tunnel::scope::Scope;
 use adit_tunnel::session::{Beginning, Session, Side};
 use adit_tunnel::tls::exporter;
-use adit_tunnel::transport::tune;
+use adit_tunnel::transport::{SEND_BUFFER, tune};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -120,8 +121,11 @@ impl ControlPort {
             return;
         }
         let patience = slot.place.patience;
-        let stream = match tokio::time::timeout(patience, tls.accept(tcp)).await {
-            Ok(Ok(stream)) => stream,
+        let stream = match tokio::time::timeout(patience, tls.accept(ReadAhead::new(tcp))).await {
+            Ok(Ok(mut stream)) => {
+                stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER));
+                stream
+            }
             Ok(Err(error)) => {
                 tracing::debug!(%peer, %error, "a TLS handshake on the control port failed");
                 return;

@@ -10,6 +10,7 @@ mod keepalive;
 mod mux;
 pub mod proof;
 pub mod proxy;
+pub mod read_ahead;
 pub mod reconnect;
 pub mod relay;
 pub mod scope;

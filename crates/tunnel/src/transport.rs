@@ -18,6 +18,7 @@ use tokio_websockets::ClientBuilder;
 
 use crate::proof::Exporter;
 use crate::proxy::{Proxy, ProxyError};
+use crate::read_ahead::ReadAhead;
 use crate::tls::exporter;
 
 pub use tcp::tune;
@@ -28,6 +29,8 @@ mod websocket;
 
 /// The path of the WebSocket transport on the control port.
 pub const CONNECT_PATH: &str = "/connect";
+/// Bytes TLS may hold on their way out: a whole round of the session's, so that it leaves in one system call.
+pub const SEND_BUFFER: usize = 320 * 1024;
 
 /// Why a gateway could not be reached.
 #[derive(Debug, thiserror::Error)]
@@ -122,9 +125,9 @@ impl Framing {
 #[derive(Debug)]
 pub enum Transport {
     /// Frames directly in TLS.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<ReadAhead<TcpStream>>>),
     /// Frames in binary WebSocket messages in TLS.
-    WebSocket(Box<WebSocketIo<TlsStream<TcpStream>>>),
+    WebSocket(Box<WebSocketIo<TlsStream<ReadAhead<TcpStream>>>>),
 }
 
 impl Transport {
@@ -232,7 +235,9 @@ async fn try_dial(
     let name = ServerName::try_from(host.to_owned()).map_err(|_invalid| DialError::Name(host.to_owned()))?;
     let tcp = route.connect().await?;
     let tls_failed = |source| DialError::Tls { addr: route.addr(), source };
-    let stream = TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await.map_err(tls_failed)?;
+    let connecting = TlsConnector::from(Arc::clone(tls)).connect(name, ReadAhead::new(tcp));
+    let mut stream = connecting.await.map_err(tls_failed)?;
+    stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER));
     let keys = exporter(stream.get_ref().1).map_err(|e| tls_failed(io::Error::other(e)))?;
     let agreed = stream.get_ref().1.alpn_protocol() == Some(ALPN);
     match (agreed, framing) {

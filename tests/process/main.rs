@@ -20,7 +20,6 @@ mod generate;
 mod kills;
 mod metrics;
 
-mod proxies;
 mod quickstart;
 mod readiness;
 mod walkthrough;

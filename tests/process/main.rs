@@ -20,6 +20,7 @@ mod generate;
 mod kills;
 mod metrics;
 
+mod proxies;
 mod quickstart;
 mod readiness;
 mod walkthrough;

@@ -10,9 +10,7 @@ use crate::support::process::{Process, run};
 use crate::support::tools::{self, curl, shell};
 use crate::support::wait::{SOON, until};
 use crate::support::world::{World, ask};
-use adit_testkit::ports;
-
-use crate::support::secrets;
+use crate::support::{ports, secrets};
 
 /// What the demonstration has running, in the order it is started.
 struct Demonstration {

@@ -5,19 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_tunnel::proof::Exporter;
+use adit_tunnel::proxy::{Egress, Proxy, ProxyError};
 use adit_tunnel::tls::{self, TlsError, Trust};
-use adit_tunnel::transport::{self, DialError, Framing, Transport as Connected};
+use adit_tunnel::transport::{self, DialError, Framing, Route, Transport as Connected};
 use rustls::ClientConfig;
 
 use crate::config::{GatewayUrl, Transport, Verify};
 
-/// How long TCP, TLS and the WebSocket upgrade may take together.
+/// How long TCP, a proxy, TLS and the WebSocket upgrade may take together.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reaches one gateway, again and again. One for each gateway, because what it learns belongs to that one.
 #[derive(Debug)]
 pub(crate) struct Dialer {
     gateway: GatewayUrl,
+    proxy: Option<Proxy>,
     framing: Framing,
     tls: Arc<ClientConfig>,
 }
@@ -36,7 +38,8 @@ pub(crate) struct Dialled {
 impl Dialer {
     /// # Errors
     /// [`TlsError`] when the authorities to check the gateway by cannot be loaded.
-    pub(crate) fn new(gateway: GatewayUrl, verify: &Verify) -> Result<Self, TlsError> {
+    pub(crate) fn new(gateway: GatewayUrl, verify: &Verify, egress: &Egress) -> Result<Self, TlsError> {
+        let proxy = egress.proxy_for(&gateway.host, gateway.port).cloned();
         let trust = match verify {
             Verify::TokenProof => Trust::Anyone,
             Verify::System => Trust::System,
@@ -48,7 +51,7 @@ impl Dialer {
             Transport::WebSocket => Framing::WebSocket,
         };
         let tls = tls::session_client(&trust, framing.alpn())?;
-        Ok(Self { gateway, framing, tls })
+        Ok(Self { gateway, proxy, framing, tls })
     }
 
     /// Connects, once. Cancel safe: a dropped dial leaves nothing behind.
@@ -57,16 +60,18 @@ impl Dialer {
     /// [`DialError`] says which step failed.
     pub(crate) async fn dial(&self) -> Result<Dialled, DialError> {
         let GatewayUrl { host, port, transport: _ } = &self.gateway;
-        let (io, exporter) = transport::dial(host, *port, &self.tls, self.framing, DIAL_TIMEOUT).await?;
+        let route = Route { host, port: *port, proxy: self.proxy.as_ref() };
+        let (io, exporter) = transport::dial(route, &self.tls, self.framing, DIAL_TIMEOUT).await?;
         let transport = io.label();
         Ok(Dialled { io, exporter, transport })
     }
 }
 
-/// The gateway, as people write it.
+/// The gateway, as people write it, and the proxy on the way.
 impl fmt::Display for Dialer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.gateway.fmt(f)
+        self.gateway.fmt(f)?;
+        self.proxy.as_ref().map_or(Ok(()), |proxy| write!(f, " by way of {proxy}"))
     }
 }
 
@@ -74,6 +79,9 @@ impl fmt::Display for Dialer {
 pub(crate) const fn label(error: &DialError) -> &'static str {
     match error {
         DialError::Connect { .. } | DialError::Name(_) => "unreachable",
+        DialError::ProxyUnreachable { .. } => "proxy_unreachable",
+        DialError::Proxy { source: ProxyError::Login { .. }, .. } => "proxy_login",
+        DialError::Proxy { .. } => "proxy_refused",
         DialError::Tls { .. } => "tls",
         DialError::NoSessionProtocol(_) | DialError::WebSocket { .. } => "no_gateway",
         DialError::Timeout { .. } => "timeout",

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use adit_agent::config::{GatewayUrl, Verify};
 use adit_tunnel::proof::{Exporter, Prover, TokenKey};
+use adit_tunnel::proxy::Egress;
 use adit_tunnel::tls::{self, Trust};
+use adit_tunnel::transport::{DialError, Route};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -36,11 +38,12 @@ const PROOF: &str = "Adit-Proof";
 /// The gateway cannot be reached, is not what it claims to be, refuses the token, or answers otherwise.
 pub(crate) async fn get(
     url: &GatewayUrl,
+    egress: &Egress,
     verify: &Verify,
     token: &Token,
     path: &'static str,
 ) -> Result<Bytes, CliError> {
-    tokio::time::timeout(TIMEOUT, exchange(url, verify, token, path)).await.map_err(|_elapsed| {
+    tokio::time::timeout(TIMEOUT, exchange(url, egress, verify, token, path)).await.map_err(|_elapsed| {
         CliError::failure(format!("{url} did not answer within {} seconds", TIMEOUT.as_secs()))
             .next("check that a gateway's control port is there, and that nothing between swallows packets")
     })?
@@ -48,11 +51,12 @@ pub(crate) async fn get(
 
 async fn exchange(
     url: &GatewayUrl,
+    egress: &Egress,
     verify: &Verify,
     token: &Token,
     path: &'static str,
 ) -> Result<Bytes, CliError> {
-    let stream = connect(url, verify).await?;
+    let stream = connect(url, egress, verify).await?;
     let channel = match verify {
         Verify::TokenProof => Some(Channel::new(&stream, token.key())?),
         Verify::System | Verify::Ca(_) => None,
@@ -184,11 +188,21 @@ async fn send(
     }
 }
 
-async fn connect(url: &GatewayUrl, verify: &Verify) -> Result<TlsStream<TcpStream>, CliError> {
-    let tcp = TcpStream::connect((url.host.as_str(), url.port)).await.map_err(|cause| {
-        CliError::failure(format!("cannot connect to {url}"))
-            .caused_by(&cause)
-            .next("check the address, and that a gateway is running there")
+async fn connect(
+    url: &GatewayUrl,
+    egress: &Egress,
+    verify: &Verify,
+) -> Result<TlsStream<TcpStream>, CliError> {
+    let proxy = egress.proxy_for(&url.host, url.port);
+    let route = Route { host: &url.host, port: url.port, proxy };
+    let tcp = route.connect().await.map_err(|cause| {
+        let next = match cause {
+            DialError::ProxyUnreachable { .. } | DialError::Proxy { .. } => {
+                "check --proxy-url, or HTTPS_PROXY and NO_PROXY in the environment"
+            }
+            _ => "check the address, and that a gateway is running there",
+        };
+        CliError::failure(format!("cannot connect to {url}")).caused_by(&cause).next(next)
     })?;
     let name = ServerName::try_from(url.host.clone())
         .map_err(|cause| CliError::usage(format!("{url} names no host")).caused_by(&cause))?;

@@ -8,6 +8,7 @@ mod commands;
 mod config;
 mod control_client;
 mod duration;
+mod egress;
 mod error;
 mod flags;
 mod generate;
@@ -18,7 +19,6 @@ mod reference;
 mod role;
 mod serve;
 mod signals;
-mod tcp_upstreams;
 mod token;
 mod upstreams;
 mod version;
@@ -47,7 +47,7 @@ fn start(cli: cli::Cli) -> Result<ExitCode, error::CliError> {
         return Err(error::CliError::failure("cannot prepare TLS").because("a provider was installed twice"));
     }
     nofile::raise();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|cause| error::CliError::failure("cannot start the runtime").caused_by(&cause))?;

@@ -9,10 +9,11 @@ use adit_proto::handshake::{ALPN, Hello, Refused};
 use adit_proto::reason::Reason;
 use adit_tunnel::handshake::{self, is_proved};
 use adit_tunnel::proof::Exporter;
+use adit_tunnel::read_ahead::ReadAhead;
 use adit_tunnel::scope::Scope;
 use adit_tunnel::session::{Beginning, Session, Side};
 use adit_tunnel::tls::exporter;
-use adit_tunnel::transport::tune;
+use adit_tunnel::transport::{SEND_BUFFER, tune};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -22,7 +23,6 @@ use crate::config::NamedToken;
 use crate::listener::accept_all;
 use crate::observe::Observe;
 use crate::sessions::{Arrival, Registration, Sessions};
-use crate::tcp::ports::Ports;
 use penalty::Penalties;
 use unproved::{Place, Unproved};
 
@@ -40,10 +40,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct ControlPort {
     pub(crate) sessions: Arc<Sessions>,
-    /// Public ports that agents may offer.
-    pub(crate) ports: Ports,
-    /// `http` or `tcp`, as `/status` says it.
-    pub(crate) mode: &'static str,
     pub(crate) observe: Observe,
     pub(crate) tokens: Vec<NamedToken>,
     pub(crate) penalties: Penalties,
@@ -107,20 +103,16 @@ impl ControlPort {
     pub(crate) async fn run(self: Arc<Self>, listener: TcpListener, tls: TlsAcceptor) {
         let slots = Arc::new(Semaphore::new(MAX_CALLERS));
         let unproved = Arc::new(Unproved::new());
-        accept_all(
-            move |cx| listener.poll_accept(cx),
-            slots,
-            |tcp, peer, slot| {
-                let (port, tls, unproved) = (Arc::clone(&self), tls.clone(), Arc::clone(&unproved));
-                self.scope.spawn("control connection", async move {
-                    // Who has waited that long for its turn has given up: the place is for somebody who has not.
-                    if let Ok(Some(place)) = tokio::time::timeout(PATIENCE, unproved.place(peer.ip())).await {
-                        let slot = Slot { _caller: slot, place };
-                        port.serve(tcp, peer, tls, slot).await;
-                    }
-                });
-            },
-        )
+        accept_all(listener, slots, |tcp, peer, slot| {
+            let (port, tls, unproved) = (Arc::clone(&self), tls.clone(), Arc::clone(&unproved));
+            self.scope.spawn("control connection", async move {
+                // Who has waited that long for its turn has given up: the place is for somebody who has not.
+                if let Ok(Some(place)) = tokio::time::timeout(PATIENCE, unproved.place(peer.ip())).await {
+                    let slot = Slot { _caller: slot, place };
+                    port.serve(tcp, peer, tls, slot).await;
+                }
+            });
+        })
         .await;
     }
 
@@ -129,8 +121,11 @@ impl ControlPort {
             return;
         }
         let patience = slot.place.patience;
-        let stream = match tokio::time::timeout(patience, tls.accept(tcp)).await {
-            Ok(Ok(stream)) => stream,
+        let stream = match tokio::time::timeout(patience, tls.accept(ReadAhead::new(tcp))).await {
+            Ok(Ok(mut stream)) => {
+                stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER));
+                stream
+            }
             Ok(Err(error)) => {
                 tracing::debug!(%peer, %error, "a TLS handshake on the control port failed");
                 return;
@@ -223,8 +218,7 @@ impl ControlPort {
             return Err((Reason::BadRequest, "the agent offers no service".to_owned()));
         }
         let identity: Arc<str> = token.name.as_str().into();
-        let ports = self.ports.claim(&hello.offers)?;
-        let arrival = Arrival { hello, identity, remote: caller.peer, ports };
+        let arrival = Arrival { hello, identity, remote: caller.peer };
         let welcome = handshake::welcome(version, env!("CARGO_PKG_VERSION"), &token.key, &caller.exporter);
         let (session, beginning) = Session::prepare(Side::Gateway, &welcome);
         let registration = self.sessions.register(arrival, session)?;

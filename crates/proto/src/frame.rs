@@ -7,7 +7,7 @@
 //! +--------+--------+--------+--------+--------+--------+--------+--------+
 //! ```
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::{BufMut, BytesMut};
 
 use crate::{DecodeError, limits};
 
@@ -122,7 +122,7 @@ impl FrameHeader {
     ///
     /// # Panics
     /// Never for a length within [`limits`]; a longer one is a bug of the caller and is refused in debug builds.
-    pub fn encode(self, out: &mut BytesMut) {
+    pub fn encode(self, out: &mut impl BufMut) {
         debug_assert!(self.len <= self.kind.payload_bounds().1, "payload over the limit of its kind");
         let len = u64::try_from(self.len).unwrap_or(0);
         out.put_u64(len << 40 | (u64::from(self.kind as u8)) << 32 | u64::from(self.stream));

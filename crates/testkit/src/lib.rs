@@ -1,7 +1,8 @@
 //! An in-process world for tests: gateways, agents, upstreams and clients in one line.
 //!
 //! [`world`] starts and asks it, [`upstream`] is what stands behind its agents, [`wire`] is a connection whose every
-//! byte a test writes and reads itself, [`h2`] the same for HTTP/2, [`samples`] reads metrics, [`wait`] waits for
+//! byte a test writes and reads itself, [`h2`] the same for HTTP/2, [`proxy`] is what an agent may have to
+//! go through, [`samples`] reads metrics, [`wait`] waits for
 //! levels. Everything listens on port 0, waits with a deadline, and says what it saw when that expires.
 
 #![expect(
@@ -14,10 +15,9 @@
 pub mod certificate;
 pub mod h2;
 pub mod logs;
-pub mod ports;
+pub mod proxy;
 pub mod samples;
 pub mod session;
-pub mod tcp;
 pub mod upstream;
 pub mod wait;
 pub mod wire;

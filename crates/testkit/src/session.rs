@@ -8,7 +8,7 @@ use adit_tunnel::handshake::{HandshakeError, greet};
 use adit_tunnel::proof::TokenKey;
 use adit_tunnel::scope::Scope;
 use adit_tunnel::session::{Session, Side};
-use adit_tunnel::transport::{Framing, Transport, dial};
+use adit_tunnel::transport::{Framing, Route, Transport, dial};
 
 use crate::certificate::credulous;
 use crate::wait::PATIENCE;
@@ -41,7 +41,8 @@ impl Puppet {
     ) -> Result<Self, HandshakeError> {
         let tls = credulous(Framing::Bare.alpn());
         let host = control.ip().to_string();
-        let dialled = dial(&host, control.port(), &tls, Framing::Bare, PATIENCE).await.unwrap();
+        let route = Route { host: &host, port: control.port(), proxy: None };
+        let dialled = dial(route, &tls, Framing::Bare, PATIENCE).await.unwrap();
         let (Transport::Tls(mut io), exporter) = dialled else { panic!("only bare TLS was allowed") };
         let offer =
             |host: &&str| Offer { service: host.parse().unwrap(), upstream: "http://puppet".to_owned() };

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use adit_agent::config::{GatewayUrl, Service, Transport, Upstream, Verify};
 use adit_agent::{Agent, Config as AgentConfig};
-use adit_gateway::config::{Config, Control, HttpListener, Limits, NamedToken, TcpServices, Tls};
+use adit_gateway::config::{Config, Control, HttpListener, Limits, NamedToken, Tls};
 use adit_gateway::{Gateway, StartError};
 use adit_telemetry::logs::{FlushGuard, LineWriter};
 use adit_tunnel::proof::TokenKey;
+use adit_tunnel::proxy::Egress;
 
 use crate::certificate::credulous;
 use crate::h2::H2;
@@ -41,6 +42,7 @@ pub struct AgentPlan {
     token: String,
     drain_timeout: Duration,
     gateway: Option<SocketAddr>,
+    egress: Egress,
 }
 
 impl AgentPlan {
@@ -53,10 +55,11 @@ impl AgentPlan {
             token: TOKEN.to_owned(),
             drain_timeout: Duration::from_secs(10),
             gateway: None,
+            egress: Egress::direct(),
         }
     }
 
-    /// Offers an upstream under a host, or under a port as in `tcp:5432`. `https+any://` is an upstream whose certificate is not looked at.
+    /// Offers an upstream under a host. `https+any://` is an upstream whose certificate is not looked at.
     #[must_use]
     pub fn offer(mut self, host: &str, upstream: impl fmt::Display) -> Self {
         self.offers.push((host.to_owned(), upstream.to_string()));
@@ -91,14 +94,22 @@ impl AgentPlan {
         self
     }
 
+    /// Through this proxy, given as a URL.
+    #[must_use]
+    pub fn through(mut self, proxy: &str) -> Self {
+        self.egress = Egress::through(proxy.parse().unwrap());
+        self
+    }
+
     fn config(&self, control: SocketAddr) -> AgentConfig {
         let service = |(host, upstream): &(String, String)| Service {
-            name: host.parse().unwrap(),
+            host: host.parse().unwrap(),
             upstream: parse_upstream(upstream),
         };
         let to = self.gateway.unwrap_or(control);
         AgentConfig {
             gateway: GatewayUrl { host: to.ip().to_string(), port: to.port(), transport: self.transport },
+            egress: self.egress.clone(),
             token: TokenKey::new(self.token.as_bytes()),
             verify: Verify::TokenProof,
             services: self.offers.iter().map(service).collect(),
@@ -209,7 +220,6 @@ impl World {
             tokens: vec![NamedToken { name: TOKEN_NAME.to_owned(), key: TokenKey::new(TOKEN.as_bytes()) }],
             allow: Vec::new(),
             trusted_proxies: Vec::new(),
-            tcp: Some(TcpServices { listen: any_port().ip(), ports: Vec::new() }),
             // Nobody of a former life is on the way back.
             limits: Limits { agent_wait: Duration::from_millis(50), ..Limits::default() },
             request_log: Some(log),
@@ -349,8 +359,7 @@ impl World {
 
     /// An agent's metrics.
     pub async fn agent_metrics(&self, number: usize) -> Samples {
-        let mut wire = Wire::tcp(self.agent(number).listen_addr().unwrap()).await;
-        Samples::parse(&wire.get("localhost", "/metrics").await.text())
+        metrics_of(self.agent(number)).await
     }
 
     /// Waits until the gateway's sum of these samples is exactly this.
@@ -407,6 +416,12 @@ impl World {
         let errors: Vec<_> = self.log().into_iter().filter(|line| line.starts_with("ERROR")).collect();
         assert!(errors.is_empty(), "{errors:#?}");
     }
+}
+
+/// The metrics of any agent.
+pub async fn metrics_of(agent: &Agent) -> Samples {
+    let mut wire = Wire::tcp(agent.listen_addr().unwrap()).await;
+    Samples::parse(&wire.get("localhost", "/metrics").await.text())
 }
 
 /// A directory with files, and the upstream that serves it.

@@ -2,13 +2,15 @@
 //!
 //! Reading order: [`session`] is what both roles use; [`stream`] is what it gives them; [`relay`](mod@relay) joins
 //! a stream to an upstream. Below: `mux` (streams as a state machine), `keepalive` and [`reconnect`] (liveness as
-//! pure rules). Before a session stands: [`transport`] dials or accepts, [`handshake`] proves who is who with
-//! [`proof`]. Every task of either role hangs on a [`scope`].
+//! pure rules). Before a session stands: [`transport`] dials or accepts, through a [`proxy`] where
+//! there is one, [`handshake`] proves who is who with [`proof`]. Every task of either role hangs on a [`scope`].
 
 pub mod handshake;
 mod keepalive;
 mod mux;
 pub mod proof;
+pub mod proxy;
+pub mod read_ahead;
 pub mod reconnect;
 pub mod relay;
 pub mod scope;

@@ -4,7 +4,7 @@
 //! There is one buffer of frames that are ready for the wire, and no buffer per stream: a stream writes straight
 //! into it, so an idle stream costs a table row. The driver takes the whole buffer at once (a *round*), which is
 //! what turns the small writes of many streams into few TLS records and system calls. In one round a stream may
-//! put [`QUANTUM`] bytes while others write too, or [`ROUND_ALONE`] while it is alone; whoever wants more waits,
+//! put [`writing::QUANTUM`] bytes while others write too, or [`writing::ROUND_ALONE`] while it is alone; whoever wants more waits,
 //! in order, for the next round. So a bulk stream delays a small one by at most one round.
 //!
 //! # How reading works
@@ -14,7 +14,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
-use std::io::IoSlice;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -28,18 +27,14 @@ mod round_trip;
 mod row;
 #[cfg(test)]
 mod tests;
+mod writing;
 
 use round_trip::RoundTrip;
 use row::Row;
+pub(crate) use writing::{Filled, Round};
 
-/// Bytes one stream may put into a round in which others write too.
-pub(crate) const QUANTUM: usize = 16 * 1024;
-/// Bytes one stream may put into a round that it has to itself.
-pub(crate) const ROUND_ALONE: usize = 64 * 1024;
-/// A round takes no more data frames beyond this size; control frames always fit.
-const ROUND_FULL: usize = 256 * 1024;
 /// Data leaves room up to here for control frames; a round beyond it belongs to a peer that does not read.
-const BACKED_UP: usize = 2 * ROUND_FULL;
+const BACKED_UP: usize = 2 * writing::ROUND_FULL;
 /// Window bytes, over the initial ones, that all streams of a session may grow by together.
 const GROWTH_BUDGET: u32 = 64 * 1024 * 1024;
 /// Window a stream starts with. Half of what the protocol allows a sender to assume would be a violation, so both
@@ -108,9 +103,6 @@ impl Hasher for IdHasher {
 /// Set in the payload of a probe that is a mark; the rest counts them. No time since a session's start is that long.
 const MARK: u64 = 1 << 63;
 
-/// What [`Mux::take_round`] hands to the driver, and gets back empty for reuse.
-pub(crate) type Round = BytesMut;
-
 /// All streams of one connection.
 #[derive(Debug)]
 pub(crate) struct Mux {
@@ -126,6 +118,8 @@ pub(crate) struct Mux {
     contended: bool,
     waiting: VecDeque<u32>,
     accepted: VecDeque<(u32, StreamHeader)>,
+    /// What has not arrived yet of a frame with data.
+    arriving: Option<FrameHeader>,
     acceptor: Option<Waker>,
     grown: u32,
     rtt: RoundTrip,
@@ -157,6 +151,7 @@ impl Mux {
             contended: false,
             waiting: VecDeque::new(),
             accepted: VecDeque::new(),
+            arriving: None,
             acceptor: None,
             grown: 0,
             rtt: RoundTrip::default(),
@@ -269,66 +264,6 @@ impl Mux {
             // Measured at a busy moment or long ago, a round trip would only make buffers longer.
             self.probe();
         }
-        self.wake_driver();
-    }
-
-    /// Puts bytes into the current round and returns how many fitted.
-    pub(crate) fn poll_write(
-        &mut self,
-        id: u32,
-        bufs: &[IoSlice<'_>],
-        waker: &Waker,
-    ) -> Poll<Result<usize, Gone>> {
-        let Some(row) = self.rows.get_mut(&id) else {
-            return Poll::Ready(Err(Gone::Local(Reason::Cancelled)));
-        };
-        if let Some(gone) = row.gone {
-            return Poll::Ready(Err(gone));
-        }
-        if row.local_fin {
-            return Poll::Ready(Err(Gone::Local(Reason::Done)));
-        }
-        let wanted = bufs.iter().map(|b| b.len()).sum::<usize>().min(limits::MAX_DATA_PAYLOAD);
-        if wanted == 0 {
-            return Poll::Ready(Ok(0));
-        }
-        if row.round != self.round {
-            row.round = self.round;
-            row.in_round = 0;
-        }
-        let alone = !self.contended
-            && self.round_owner.is_none_or(|owner| owner == id)
-            && self.waiting.iter().all(|&waiting| waiting == id);
-        let share = if alone { ROUND_ALONE } else { QUANTUM };
-        let room = if self.out.len() >= ROUND_FULL { 0 } else { share.saturating_sub(row.in_round) };
-        let credit = usize::try_from(row.send_credit).unwrap_or(usize::MAX);
-        let n = wanted.min(room).min(credit);
-        if n == 0 {
-            replace_waker(&mut row.writer, waker);
-            if credit > 0 && row.waits_in != self.round {
-                row.waits_in = self.round;
-                self.waiting.push_back(id);
-            }
-            return Poll::Pending;
-        }
-        row.in_round += n;
-        row.send_credit -= u32::try_from(n).unwrap_or(u32::MAX);
-        // The first writer owns the round; a second one ends that for good (0 is no stream's id).
-        self.round_owner = Some(if self.round_owner.is_none_or(|owner| owner == id) { id } else { 0 });
-        put_slices(&mut self.out, Kind::Data, id, bufs, n);
-        self.asks = true;
-        self.wake_driver();
-        Poll::Ready(Ok(n))
-    }
-
-    /// Ends this side's direction. What was written before arrives first.
-    pub(crate) fn finish(&mut self, id: u32) {
-        let Some(row) = self.rows.get_mut(&id) else { return };
-        if row.local_fin || row.gone.is_some() {
-            return;
-        }
-        row.local_fin = true;
-        frame::put(&mut self.out, Kind::Fin, id, &[]);
         self.wake_driver();
     }
 
@@ -455,20 +390,6 @@ impl Mux {
         std::mem::replace(&mut self.asks, false)
     }
 
-    /// Takes what is ready for the wire, leaving `spare` (emptied) in its place, and starts the next round.
-    pub(crate) fn take_round(&mut self, spare: Round, wake: &mut Vec<Waker>) -> Round {
-        debug_assert!(spare.is_empty());
-        self.round += 1;
-        let owner = self.round_owner.take();
-        self.contended = owner == Some(0) || self.waiting.iter().any(|&waiting| Some(waiting) != owner);
-        for id in self.waiting.drain(..) {
-            if let Some(row) = self.rows.get_mut(&id) {
-                wake.extend(row.writer.take());
-            }
-        }
-        std::mem::replace(&mut self.out, spare)
-    }
-
     /// The peer does not take what it makes us say; reading more from it would only add to that.
     pub(crate) fn is_backed_up(&self) -> bool {
         self.out.len() > BACKED_UP
@@ -514,49 +435,60 @@ impl Mux {
         self.pongs = 0;
     }
 
-    /// Feeds whole frames from the front of `input`; what is left is the beginning of an unfinished one.
+    /// Feeds what has arrived. Data is passed on as it comes; what is left in `input` is the beginning of another
+    /// frame.
     pub(crate) fn feed(&mut self, input: &mut BytesMut, wake: &mut Vec<Waker>) -> Result<(), Violation> {
-        while let Some(raw) = input.first_chunk::<HEADER_LEN>() {
+        loop {
+            if let Some(frame) = self.arriving.take() {
+                let n = frame.len.min(input.len());
+                let rest = FrameHeader { len: frame.len - n, ..frame };
+                self.on_bytes(rest, n, input, wake);
+                if rest.len > 0 {
+                    self.arriving = Some(rest);
+                    return Ok(());
+                }
+            }
+            let Some(raw) = input.first_chunk::<HEADER_LEN>() else { return Ok(()) };
             let header = FrameHeader::decode(*raw)?;
+            if matches!(header.kind, Kind::Data | Kind::Fin) {
+                input.advance(HEADER_LEN);
+                self.on_data(header)?;
+                self.arriving = Some(header);
+                continue;
+            }
             if input.len() < HEADER_LEN + header.len {
                 input.reserve(HEADER_LEN + header.len - input.len());
                 return Ok(());
             }
             input.advance(HEADER_LEN);
-            if matches!(header.kind, Kind::Data | Kind::Fin) {
-                self.on_data(header, input, wake)?;
-            } else {
-                let payload = input.split_to(header.len).freeze();
-                self.on_control(header, payload, wake)?;
-            }
+            let payload = input.split_to(header.len).freeze();
+            self.on_control(header, payload, wake)?;
         }
-        Ok(())
     }
 
-    fn on_data(
-        &mut self,
-        header: FrameHeader,
-        input: &mut BytesMut,
-        wake: &mut Vec<Waker>,
-    ) -> Result<(), Violation> {
+    /// Checks what a frame with data announces.
+    fn on_data(&mut self, header: FrameHeader) -> Result<(), Violation> {
         let id = header.stream;
-        let Some(row) = self.rows.get_mut(&id) else {
-            input.advance(header.len);
-            return self.late(header);
-        };
+        let Some(row) = self.rows.get_mut(&id) else { return self.late(header) };
         if row.remote_fin {
             return Err(Violation::AfterFin(id));
         }
         let len = u32::try_from(header.len).unwrap_or(u32::MAX);
         row.recv_credit = row.recv_credit.checked_sub(len).ok_or(Violation::Credit(id))?;
-        row.remote_fin = header.kind == Kind::Fin;
-        if row.gone.is_some() {
-            input.advance(header.len);
-            return Ok(());
-        }
-        row.receive(input, header.len);
-        wake.extend(row.reader.take());
         Ok(())
+    }
+
+    /// Takes the first `n` bytes of `input` for the stream they belong to; `rest` is what its frame still lacks.
+    fn on_bytes(&mut self, rest: FrameHeader, n: usize, input: &mut BytesMut, wake: &mut Vec<Waker>) {
+        let Some(row) = self.rows.get_mut(&rest.stream) else { return input.advance(n) };
+        row.remote_fin = rest.kind == Kind::Fin && rest.len == 0;
+        if row.gone.is_some() {
+            return input.advance(n);
+        }
+        if n > 0 || row.remote_fin {
+            row.receive(input, n);
+            wake.extend(row.reader.take());
+        }
     }
 
     fn on_control(
@@ -671,20 +603,5 @@ impl Mux {
 fn replace_waker(slot: &mut Option<Waker>, waker: &Waker) {
     if slot.as_ref().is_none_or(|known| !known.will_wake(waker)) {
         *slot = Some(waker.clone());
-    }
-}
-
-/// Appends one frame with the first `n` bytes of `bufs`.
-fn put_slices(out: &mut BytesMut, kind: Kind, id: u32, bufs: &[IoSlice<'_>], n: usize) {
-    out.reserve(HEADER_LEN + n);
-    FrameHeader { kind, stream: id, len: n }.encode(out);
-    let mut left = n;
-    for buf in bufs {
-        let part = buf.len().min(left);
-        out.put_slice(&buf[..part]);
-        left -= part;
-        if left == 0 {
-            break;
-        }
     }
 }

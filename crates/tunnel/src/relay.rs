@@ -1,6 +1,5 @@
 //! The one byte pump: a stream on one side, a connection on the other.
 
-use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -9,31 +8,11 @@ use std::time::Duration;
 
 use adit_proto::reason::Reason;
 use bytes::{Buf as _, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
 
+use crate::mux::Filled;
 use crate::stream::{Stream, StreamError};
-
-/// Size of a pooled buffer. Large enough that bulk transfers are not bound by system calls.
-const BUFFER: usize = 64 * 1024;
-/// Buffers a worker thread keeps for the next relay.
-const POOLED: usize = 8;
-
-thread_local! {
-    static POOL: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
-}
-
-fn take_buffer() -> Box<[u8]> {
-    POOL.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; BUFFER].into_boxed_slice())
-}
-
-fn give_back(buffer: Box<[u8]>) {
-    POOL.with_borrow_mut(|pool| {
-        if pool.len() < POOLED {
-            pool.push(buffer);
-        }
-    });
-}
 
 /// Told about every byte as it moves, not when the connection ends.
 pub trait Meter {
@@ -77,7 +56,7 @@ where
         lost,
         patience,
         onward: Onward::default(),
-        back: Back::default(),
+        back_done: false,
         moved: (0, 0),
         half_open: None,
     };
@@ -93,7 +72,8 @@ struct Pump<U> {
     lost: Reason,
     patience: Option<Duration>,
     onward: Onward,
-    back: Back,
+    /// Connection to stream: has ended.
+    back_done: bool,
     moved: (u64, u64),
     /// Bytes moved when the timer was set, and the timer.
     half_open: Option<(u64, Pin<Box<Sleep>>)>,
@@ -115,15 +95,6 @@ struct Onward {
     done: bool,
 }
 
-/// Connection to stream. Holds a buffer only while it holds bytes.
-#[derive(Default)]
-struct Back {
-    buffer: Option<Box<[u8]>>,
-    filled: usize,
-    sent: usize,
-    done: bool,
-}
-
 impl<U: AsyncRead + AsyncWrite + Unpin> Pump<U> {
     fn poll(&mut self, cx: &mut Context<'_>, stream: &mut Stream, meter: &impl Meter) -> Poll<Reason> {
         let onward = self.poll_onward(cx, stream, meter);
@@ -133,7 +104,7 @@ impl<U: AsyncRead + AsyncWrite + Unpin> Pump<U> {
         if let Poll::Ready(Err(reason)) = self.poll_back(cx, stream, meter) {
             return Poll::Ready(reason);
         }
-        let ended = match (self.onward.done, self.back.done) {
+        let ended = match (self.onward.done, self.back_done) {
             (true, true) => Poll::Ready(Reason::Done),
             // Nobody reads the stream any longer, yet an upstream that says nothing must not outlive it.
             (true, false) => stream.poll_gone(cx),
@@ -146,7 +117,7 @@ impl<U: AsyncRead + AsyncWrite + Unpin> Pump<U> {
 
     /// Once one direction has ended, the other has to move.
     fn poll_half_open(&mut self, cx: &mut Context<'_>) -> Poll<Reason> {
-        let Some(patience) = self.patience.filter(|_| self.onward.done != self.back.done) else {
+        let Some(patience) = self.patience.filter(|_| self.onward.done != self.back_done) else {
             return Poll::Pending;
         };
         let moved = self.moved.0 + self.moved.1;
@@ -206,51 +177,28 @@ impl<U: AsyncRead + AsyncWrite + Unpin> Pump<U> {
         }
     }
 
+    /// Reads from the connection straight into the session; there is no buffer between.
     fn poll_back(
         &mut self,
         cx: &mut Context<'_>,
         stream: &mut Stream,
         meter: &impl Meter,
     ) -> Poll<Result<(), Reason>> {
-        let back = &mut self.back;
-        if back.done {
-            return Poll::Ready(Ok(()));
-        }
-        loop {
-            let mut buffer = back.buffer.take().unwrap_or_else(take_buffer);
-            while back.sent < back.filled {
-                match Pin::new(&mut *stream).poll_write(cx, &buffer[back.sent..back.filled]) {
-                    Poll::Ready(Ok(n)) => {
-                        back.sent += n;
-                        self.moved.1 += n as u64;
-                        meter.received(n as u64);
-                    }
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(stream_end(&error))),
-                    Poll::Pending => {
-                        back.buffer = Some(buffer);
-                        return Poll::Pending;
-                    }
+        while !self.back_done {
+            match ready!(stream.poll_fill(&mut self.connection, cx)) {
+                Ok(Filled::Bytes(n)) => {
+                    self.moved.1 += n as u64;
+                    meter.received(n as u64);
                 }
-            }
-            let mut read = ReadBuf::new(&mut buffer);
-            let polled = Pin::new(&mut self.connection).poll_read(cx, &mut read);
-            back.filled = read.filled().len();
-            back.sent = 0;
-            match polled {
-                Poll::Ready(Ok(())) if back.filled > 0 => back.buffer = Some(buffer),
-                Poll::Ready(Ok(())) => {
-                    give_back(buffer);
+                Ok(Filled::End) => {
                     ready!(Pin::new(&mut *stream).poll_shutdown(cx)).map_err(|e| stream_end(&e))?;
-                    back.done = true;
-                    return Poll::Ready(Ok(()));
+                    self.back_done = true;
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(broke(&error, self.lost))),
-                Poll::Pending => {
-                    give_back(buffer);
-                    return Poll::Pending;
-                }
+                Ok(Filled::Failed(error)) => return Poll::Ready(Err(broke(&error, self.lost))),
+                Err(error) => return Poll::Ready(Err(stream_end(&error))),
             }
         }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -10,7 +10,7 @@ use adit_proto::reason::Reason;
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::mux::Gone;
+use crate::mux::{Filled, Gone};
 use crate::session::Shared;
 
 /// A stream was ended by a reset or with its session. Travels inside [`io::Error`]; find it again with
@@ -176,6 +176,16 @@ impl Stream {
     fn poll_pending(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>> {
         self.pending = ready!(self.handle.shared.with(|mux, _| mux.poll_read(self.handle.id, cx.waker())))?;
         Poll::Ready(Ok(()))
+    }
+
+    /// Reads from `source` straight into what leaves next, as much as the stream may put there now.
+    pub(crate) fn poll_fill<R: AsyncRead + Unpin>(
+        &self,
+        source: &mut R,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Filled>> {
+        let filled = ready!(self.handle.shared.with(|mux, _| mux.poll_fill(self.handle.id, source, cx)));
+        Poll::Ready(filled.map_err(io::Error::from))
     }
 
     fn poll_write_slices(&self, cx: &Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {

@@ -1,39 +1,36 @@
-//! What carries a session: TLS on TCP, bare or with WebSocket framing inside.
+//! What carries a session: TLS on TCP, bare or with WebSocket framing inside, directly or through a proxy.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use adit_proto::handshake::ALPN;
-use bytes::Bytes;
-use futures_util::{Sink as _, Stream as _};
 use http::HeaderValue;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_websockets::{ClientBuilder, Limits, Message, WebSocketStream};
+use tokio_websockets::ClientBuilder;
 
 use crate::proof::Exporter;
+use crate::proxy::{Proxy, ProxyError};
+use crate::read_ahead::ReadAhead;
 use crate::tls::exporter;
+
+pub use tcp::tune;
+pub use websocket::{WebSocketIo, limits};
+
+mod tcp;
+mod websocket;
 
 /// The path of the WebSocket transport on the control port.
 pub const CONNECT_PATH: &str = "/connect";
-/// Largest WebSocket message either side sends; a larger one is refused.
-const MAX_MESSAGE: usize = 1024 * 1024;
-/// How long TCP may take. Short, because the kernel repeats a lost first packet ever more slowly: after an outage a
-/// fresh attempt gets through sooner than an old one.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(2500);
-/// How long the kernel may hold bytes the other end has not acknowledged.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-const USER_TIMEOUT: Duration = Duration::from_secs(20);
-/// Bytes of one WebSocket message this side sends.
-const MESSAGE: usize = 64 * 1024;
+/// Bytes TLS may hold on their way out: a whole round of the session's, so that it leaves in one system call.
+pub const SEND_BUFFER: usize = 320 * 1024;
 
 /// Why a gateway could not be reached.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +43,26 @@ pub enum DialError {
         /// What the system said.
         #[source]
         source: io::Error,
+    },
+    /// The proxy on the way could not be reached.
+    #[error("cannot reach the proxy {proxy}")]
+    ProxyUnreachable {
+        /// The proxy, without its password.
+        proxy: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The proxy on the way did not connect to the gateway.
+    #[error("the proxy {proxy} did not connect to {addr}")]
+    Proxy {
+        /// The proxy, without its password.
+        proxy: String,
+        /// `host:port`.
+        addr: String,
+        /// What it did instead.
+        #[source]
+        source: ProxyError,
     },
     /// TLS failed; most often the certificate.
     #[error("TLS with {addr} failed")]
@@ -108,9 +125,9 @@ impl Framing {
 #[derive(Debug)]
 pub enum Transport {
     /// Frames directly in TLS.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<ReadAhead<TcpStream>>>),
     /// Frames in binary WebSocket messages in TLS.
-    WebSocket(Box<WebSocketIo<TlsStream<TcpStream>>>),
+    WebSocket(Box<WebSocketIo<TlsStream<ReadAhead<TcpStream>>>>),
 }
 
 impl Transport {
@@ -156,46 +173,79 @@ impl AsyncWrite for Transport {
     }
 }
 
+/// The way to a control port.
+#[derive(Debug, Clone, Copy)]
+pub struct Route<'a> {
+    /// Host name or address literal (IPv6 without brackets).
+    pub host: &'a str,
+    /// Port.
+    pub port: u16,
+    /// Through this proxy, which also resolves the name; `None`: directly.
+    pub proxy: Option<&'a Proxy>,
+}
+
+impl Route<'_> {
+    /// TCP to the other end of the route, through the proxy if there is one. Cancel safe.
+    ///
+    /// # Errors
+    /// [`DialError`] says which hop failed.
+    pub async fn connect(&self) -> Result<TcpStream, DialError> {
+        let Some(proxy) = self.proxy else {
+            return tcp::connect(self.host, self.port)
+                .await
+                .map_err(|source| DialError::Connect { addr: self.addr(), source });
+        };
+        let mut tcp = tcp::connect(proxy.host(), proxy.port())
+            .await
+            .map_err(|source| DialError::ProxyUnreachable { proxy: proxy.to_string(), source })?;
+        proxy.open(&mut tcp, self.host, self.port).await.map_err(|source| DialError::Proxy {
+            proxy: proxy.to_string(),
+            addr: self.addr(),
+            source,
+        })?;
+        Ok(tcp)
+    }
+
+    fn addr(&self) -> String {
+        authority(self.host, self.port)
+    }
+}
+
 /// Connects to a gateway's control port within `timeout`. Cancel safe: a dropped dial leaves nothing behind.
 ///
 /// # Errors
 /// [`DialError`] says which step failed.
 pub async fn dial(
-    host: &str,
-    port: u16,
+    route: Route<'_>,
     tls: &Arc<ClientConfig>,
     framing: Framing,
     timeout: Duration,
 ) -> Result<(Transport, Exporter), DialError> {
-    let addr = format!("{host}:{port}");
-    tokio::time::timeout(timeout, try_dial(host, port, &addr, tls, framing))
+    tokio::time::timeout(timeout, try_dial(route, tls, framing))
         .await
-        .unwrap_or_else(|_elapsed| Err(DialError::Timeout { addr, timeout }))
+        .unwrap_or_else(|_elapsed| Err(DialError::Timeout { addr: route.addr(), timeout }))
 }
 
 async fn try_dial(
-    host: &str,
-    port: u16,
-    addr: &str,
+    route: Route<'_>,
     tls: &Arc<ClientConfig>,
     framing: Framing,
 ) -> Result<(Transport, Exporter), DialError> {
+    let Route { host, port, proxy: _ } = route;
     let name = ServerName::try_from(host.to_owned()).map_err(|_invalid| DialError::Name(host.to_owned()))?;
-    let connect_failed = |source| DialError::Connect { addr: addr.to_owned(), source };
-    let connecting = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((host, port)));
-    let tcp =
-        connecting.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(connect_failed)?;
-    tune(&tcp).map_err(connect_failed)?;
-    let tls_failed = |source| DialError::Tls { addr: addr.to_owned(), source };
-    let stream = TlsConnector::from(Arc::clone(tls)).connect(name, tcp).await.map_err(tls_failed)?;
+    let tcp = route.connect().await?;
+    let tls_failed = |source| DialError::Tls { addr: route.addr(), source };
+    let connecting = TlsConnector::from(Arc::clone(tls)).connect(name, ReadAhead::new(tcp));
+    let mut stream = connecting.await.map_err(tls_failed)?;
+    stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER));
     let keys = exporter(stream.get_ref().1).map_err(|e| tls_failed(io::Error::other(e)))?;
     let agreed = stream.get_ref().1.alpn_protocol() == Some(ALPN);
     match (agreed, framing) {
         (true, Framing::Either | Framing::Bare) => Ok((Transport::Tls(Box::new(stream)), keys)),
-        (false, Framing::Bare) => Err(DialError::NoSessionProtocol(addr.to_owned())),
+        (false, Framing::Bare) => Err(DialError::NoSessionProtocol(route.addr())),
         (_, Framing::Either | Framing::WebSocket) => {
             let uri = format!("wss://{}{CONNECT_PATH}", authority(host, port));
-            let refused = |source| DialError::WebSocket { addr: addr.to_owned(), source };
+            let refused = |source| DialError::WebSocket { addr: route.addr(), source };
             let (socket, _response) = ClientBuilder::new()
                 .uri(&uri)
                 .map_err(|_uri| DialError::Name(host.to_owned()))?
@@ -210,92 +260,7 @@ async fn try_dial(
     }
 }
 
-fn authority(host: &str, port: u16) -> String {
+/// `host:port`, with brackets around an IPv6 address.
+pub(crate) fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
-/// Settings every TCP connection of a session needs: no delay for small writes (both ends batch themselves), and
-/// the kernel's own probes and its limit on unacknowledged bytes as a second net under our own probes.
-///
-/// # Errors
-/// What the system said.
-pub fn tune(tcp: &TcpStream) -> io::Result<()> {
-    tcp.set_nodelay(true)?;
-    let socket = SockRef::from(tcp);
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-    socket.set_tcp_keepalive(
-        &TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10)),
-    )
-}
-
-/// The bounds on WebSocket messages, for both sides.
-#[must_use]
-pub fn limits() -> Limits {
-    Limits::default().max_payload_len(Some(MAX_MESSAGE))
-}
-
-/// A byte stream in binary WebSocket messages.
-#[derive(Debug)]
-pub struct WebSocketIo<S> {
-    socket: WebSocketStream<S>,
-    pending: Bytes,
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> WebSocketIo<S> {
-    /// Wraps an upgraded connection.
-    pub const fn new(socket: WebSocketStream<S>) -> Self {
-        Self { socket, pending: Bytes::new() }
-    }
-}
-
-fn broken(error: tokio_websockets::Error) -> io::Error {
-    io::Error::other(error)
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for WebSocketIo<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        while self.pending.is_empty() {
-            let message = match ready!(Pin::new(&mut self.socket).poll_next(cx)) {
-                None => return Poll::Ready(Ok(())),
-                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
-                Some(Ok(message)) => message,
-            };
-            if message.is_binary() {
-                self.pending = message.into_payload().into();
-            } else if message.is_close() {
-                return Poll::Ready(Ok(()));
-            } else if message.is_text() {
-                return Poll::Ready(Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "a text message in a session",
-                )));
-            }
-        }
-        let n = self.pending.len().min(buf.remaining());
-        buf.put_slice(&self.pending.split_to(n));
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for WebSocketIo<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        ready!(Pin::new(&mut self.socket).poll_ready(cx)).map_err(broken)?;
-        let n = buf.len().min(MESSAGE);
-        let message = Message::binary(Bytes::copy_from_slice(&buf[..n]));
-        Pin::new(&mut self.socket).start_send(message).map_err(broken)?;
-        Poll::Ready(Ok(n))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx).map_err(broken)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_close(cx).map_err(broken)
-    }
 }

@@ -10,9 +10,7 @@ use tempfile::TempDir;
 use super::http::{self, Request};
 use super::metrics::Scrape;
 use super::process::{self, Process};
-use adit_testkit::ports;
-
-use super::{secrets, tools, wait};
+use super::{ports, secrets, tools, wait};
 
 /// A folder with a token, and everything that runs from it.
 #[derive(Debug)]

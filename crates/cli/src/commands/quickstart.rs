@@ -14,6 +14,7 @@ use adit_gateway::Gateway;
 use adit_gateway::config::{Control, HttpListener, Limits, NamedToken, Tls};
 use adit_proto::names::HostPattern;
 use adit_tunnel::proof::TokenKey;
+use adit_tunnel::proxy::Egress;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
@@ -143,7 +144,6 @@ async fn start_gateway(key: &TokenKey, directory: &Path) -> Result<Gateway, CliE
         tokens: vec![NamedToken { name: "default".to_owned(), key: key.clone() }],
         allow: Vec::new(),
         trusted_proxies: Vec::new(),
-        tcp: None,
         limits: Limits::default(),
         request_log: None,
         drain_timeout: DRAIN,
@@ -164,9 +164,10 @@ async fn start_agent(key: &TokenKey, control: SocketAddr, upstream: Upstream) ->
             port: control.port(),
             transport: Transport::Auto,
         },
+        egress: Egress::direct(),
         token: key.clone(),
         verify: Verify::TokenProof,
-        services: vec![Service { name: HostPattern::Any.into(), upstream }],
+        services: vec![Service { host: HostPattern::Any, upstream }],
         listen: Some(any(0)),
         drain_timeout: DRAIN,
         process_log: None,

@@ -12,6 +12,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::control_client;
 use crate::duration::in_words;
+use crate::egress::EgressArgs;
 use crate::error::CliError;
 use crate::flags::go_bool;
 use crate::output::{self, Format, table};
@@ -24,6 +25,8 @@ pub(crate) struct Args {
     /// The gateway's control port, as in wss://HOST:8123.
     #[arg(long, value_name = "URL")]
     url: String,
+    #[command(flatten)]
+    egress: EgressArgs,
     #[command(flatten)]
     token: TokenArgs,
     /// Accept any certificate; the token is then proven rather than sent. With --auto-tls=false the certificate is
@@ -85,11 +88,12 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, CliError> {
             .caused_by(&cause)
             .next("write wss://HOST:8123")
     })?;
+    let egress = args.egress.egress()?;
     let token = args.token.read()?;
     if args.output == Format::Text {
         output::line(format_args!("Querying server status. Version {VERSION} - {SHA}"));
     }
-    let body = control_client::get(&url, &verify, &token, "/status").await?;
+    let body = control_client::get(&url, &egress, &verify, &token, "/status").await?;
     let garbled = |cause: serde_json::Error| {
         CliError::failure(format!("{url} answered something that is not a status")).caused_by(&cause).next(
             "check that the URL names a gateway's control port, and compare `adit version` on both sides",

@@ -4,18 +4,19 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use adit_agent::config::{Config, GatewayUrl, Service, Transport, Upstream, Verify};
-use adit_proto::names::{HostPattern, ServiceName};
+use adit_proto::names::HostPattern;
 use adit_tunnel::proof::TokenKey;
+use adit_tunnel::proxy::Egress;
 
 use super::reader::{Fields, Key, Presence, Reader, Row, Section};
 use super::tree::Node;
 use super::values::{
-    ADDRESS, CHECK, Check, FILE, GATEWAY_URL, HOST, LogSettings, PORTS, SECRET, SWITCH, SecretValue,
+    ADDRESS, CHECK, Check, EGRESS, FILE, GATEWAY_URL, HOST, LogSettings, SECRET, SWITCH, SecretValue,
     TRANSPORT, UPSTREAM, show_transport,
 };
 use super::{Loaded, shared};
+use crate::egress::{self, Choice};
 use crate::error::CliError;
-use crate::flags::PortRange;
 
 /// All that `adit agent` is told.
 #[derive(Debug)]
@@ -70,10 +71,22 @@ const CA: Key<PathBuf> = Key {
     presence: Presence::Optional("the system's authorities"),
     doc: "PEM file with the only authorities that may have signed the gateway's certificate.",
 };
+const PROXY: Key<Choice> = Key {
+    name: "proxy",
+    kind: &EGRESS,
+    presence: Presence::Optional("HTTPS_PROXY or ALL_PROXY, with NO_PROXY"),
+    doc: "The proxy on the way to the gateway; it also resolves the gateway's name.",
+};
+const PROXY_PASSWORD: Key<SecretValue> = Key {
+    name: "proxy_password",
+    kind: &SECRET,
+    presence: Presence::Optional("none"),
+    doc: "The password of the user in `proxy`; never in this file itself.",
+};
 const GATEWAY_SECTION: Section = Section {
     title: "gateway",
     doc: "The gateway to connect to.",
-    rows: &[URL.row(), CARRIER.row(), VERIFY.row(), CA.row()],
+    rows: &[URL.row(), CARRIER.row(), VERIFY.row(), CA.row(), PROXY.row(), PROXY_PASSWORD.row()],
 };
 
 const SERVICE_HOST: Key<HostPattern> = Key {
@@ -81,12 +94,6 @@ const SERVICE_HOST: Key<HostPattern> = Key {
     kind: &HOST,
     presence: Presence::Default("*"),
     doc: "The hosts it answers for: one, all below a domain, or every one that nobody else answers for.",
-};
-const SERVICE_PORT: Key<PortRange> = Key {
-    name: "port",
-    kind: &PORTS,
-    presence: Presence::Optional("reached by host"),
-    doc: "The gateway's TCP port it is reached by instead of a host; a range takes the upstream's ports in the same order.",
 };
 const SERVICE_UPSTREAM: Key<Upstream> =
     Key { name: "upstream", kind: &UPSTREAM, presence: Presence::Required, doc: "What stands behind it." };
@@ -105,7 +112,7 @@ const BROWSING: Key<bool> = Key {
 const SERVICE_SECTION: Section = Section {
     title: "services[]",
     doc: "One offered service.",
-    rows: &[SERVICE_HOST.row(), SERVICE_PORT.row(), SERVICE_UPSTREAM.row(), INSECURE.row(), BROWSING.row()],
+    rows: &[SERVICE_HOST.row(), SERVICE_UPSTREAM.row(), INSECURE.row(), BROWSING.row()],
 };
 
 /// Every section, in the order of the reference page.
@@ -128,10 +135,11 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<AgentSettings
     let listen = reader.optional(&root, &LISTEN);
     let log = shared::log(reader, &root);
     let drain_timeout = reader.value(&root, &shared::DRAIN_TIMEOUT);
-    let (gateway, verify) = gateway?;
+    let (gateway, verify, egress) = gateway?;
     Some(AgentSettings {
         config: Config {
             gateway,
+            egress,
             token: TokenKey::new(token?.secret.expose().as_bytes()),
             verify,
             services,
@@ -144,7 +152,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<AgentSettings
     })
 }
 
-fn gateway(reader: &mut Reader<'_>, root: &Fields<'_>) -> Option<(GatewayUrl, Verify)> {
+fn gateway(reader: &mut Reader<'_>, root: &Fields<'_>) -> Option<(GatewayUrl, Verify, Egress)> {
     if !root.has(GATEWAY.name) {
         reader.problem(root.at(), "gateway is missing", "add `gateway: {url: 'wss://host:8123'}`");
         return None;
@@ -154,6 +162,7 @@ fn gateway(reader: &mut Reader<'_>, root: &Fields<'_>) -> Option<(GatewayUrl, Ve
     let carrier = reader.written(&fields, &CARRIER);
     let check = reader.written(&fields, &VERIFY);
     let ca = reader.written(&fields, &CA);
+    let egress = egress(reader, &fields);
     let mut url = url?;
     match (url.transport, carrier) {
         (Transport::Tls, Some(Transport::WebSocket)) => {
@@ -170,7 +179,36 @@ fn gateway(reader: &mut Reader<'_>, root: &Fields<'_>) -> Option<(GatewayUrl, Ve
     if !fields.has(CARRIER.name) {
         reader.setting(fields.path(CARRIER.name), show_transport(url.transport).to_owned(), true);
     }
-    Some((url, verify(reader, &fields, check, ca)?))
+    Some((url, verify(reader, &fields, check, ca)?, egress?))
+}
+
+fn egress(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Egress> {
+    let choice = reader.optional(fields, &PROXY);
+    let password = reader.written(fields, &PROXY_PASSWORD);
+    if !fields.has(PROXY.name) {
+        if fields.has(PROXY_PASSWORD.name) {
+            let what = format!("{} belongs to no proxy", fields.path(PROXY_PASSWORD.name));
+            reader.problem(fields.key_at(PROXY_PASSWORD.name), what, "write `proxy:` as well, or remove it");
+            return None;
+        }
+        return egress::from_environment()
+            .map_err(|cause| {
+                let (what, next) = cause.what_and_next();
+                reader.problem(fields.at(), what, next.unwrap_or_default());
+            })
+            .ok();
+    }
+    match (choice?, password) {
+        (Choice::Proxy(proxy), Some(password)) => match proxy.with_password(password.secret.expose()) {
+            Ok(proxy) => Some(Egress::through(proxy)),
+            Err(cause) => {
+                let what = format!("{}: {cause}", fields.path(PROXY_PASSWORD.name));
+                reader.problem(fields.value_at(PROXY_PASSWORD.name), what, "write the user in `proxy`");
+                None
+            }
+        },
+        (choice, _) => Some(choice.into()),
+    }
 }
 
 fn verify(
@@ -205,51 +243,21 @@ fn services(reader: &mut Reader<'_>, root: &Fields<'_>) -> Vec<Service> {
     let mut services: Vec<Service> = Vec::new();
     for (path, node) in reader.items(root, SERVICES) {
         let Some(fields) = reader.fields(node, path, &SERVICE_SECTION) else { continue };
-        let names = names(reader, &fields);
+        let host = reader.value(&fields, &SERVICE_HOST);
         let upstream = reader.value(&fields, &SERVICE_UPSTREAM);
         let upstream = upstream.and_then(|upstream| options(reader, &fields, upstream));
-        let (Some(names), Some(upstream)) = (names, upstream) else { continue };
-        let key = if fields.has(SERVICE_PORT.name) { SERVICE_PORT.name } else { SERVICE_HOST.name };
-        for (name, upstream) in names.into_iter().zip(in_a_row(upstream)) {
-            let service = Service { name, upstream };
-            if let Err(cause) = service.check() {
-                let what = format!("{}: {cause}", fields.path(SERVICE_UPSTREAM.name));
-                reader.problem(fields.value_at(SERVICE_UPSTREAM.name), what, "change one of the two");
-                break;
-            }
-            if services.iter().any(|other| other.name == service.name) {
-                let what = format!("{} is {} again", fields.path(key), service.name);
-                let hint = "one service has one upstream; start one agent per upstream to balance";
-                reader.problem(fields.value_at(key), what, hint);
-            }
-            services.push(service);
+        let (Some(host), Some(upstream)) = (host, upstream) else { continue };
+        if services.iter().any(|other| other.host == host) {
+            let what = format!("{} is {host} again", fields.path(SERVICE_HOST.name));
+            reader.problem(
+                fields.value_at(SERVICE_HOST.name),
+                what,
+                "one host has one upstream; start one agent per upstream to balance",
+            );
         }
+        services.push(Service { host, upstream });
     }
     services
-}
-
-/// What a service is reached by: hosts, or one port after another.
-fn names(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Vec<ServiceName>> {
-    if !fields.has(SERVICE_PORT.name) {
-        return Some(vec![reader.value(fields, &SERVICE_HOST)?.into()]);
-    }
-    if fields.has(SERVICE_HOST.name) {
-        let what = format!("{} and {} are both given", fields.path(SERVICE_HOST.name), SERVICE_PORT.name);
-        reader.problem(fields.key_at(SERVICE_PORT.name), what, "keep one of them; a service has one name");
-        return None;
-    }
-    let range = reader.written(fields, &SERVICE_PORT)?;
-    Some(range.as_inner().clone().map(ServiceName::Tcp).collect())
-}
-
-/// The upstream, and those on the ports after it, for the ports of a range.
-fn in_a_row(upstream: Upstream) -> impl Iterator<Item = Upstream> {
-    std::iter::successors(Some(upstream), |last| match last {
-        Upstream::Tcp { host, port } => {
-            Some(Upstream::Tcp { host: host.clone(), port: port.checked_add(1)? })
-        }
-        other => Some(other.clone()),
-    })
 }
 
 /// Applies the options that only some upstreams have, and refuses them on the others.
@@ -283,8 +291,6 @@ fn options(reader: &mut Reader<'_>, fields: &Fields<'_>, upstream: Upstream) -> 
             }
             Some(Upstream::Files { root, browsing: reader.value(fields, &BROWSING)? })
         }
-        other @ (Upstream::Http { .. } | Upstream::Tcp { .. } | Upstream::Unix(_) | Upstream::Status(_)) => {
-            Some(other)
-        }
+        other @ (Upstream::Http { .. } | Upstream::Unix(_) | Upstream::Status(_)) => Some(other),
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use adit_telemetry::secret::Secret;
+
 /// An environment variable's value; `None` when it is not set or not UTF-8.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
 pub(crate) fn var(name: &str) -> Option<String> {
@@ -22,6 +24,19 @@ pub(crate) fn state_directory() -> Option<PathBuf> {
         .or_else(|| is_root().then(|| PathBuf::from("/var/lib/adit")))
         .or_else(|| directory("XDG_STATE_HOME").map(|home| home.join("adit")))
         .or_else(|| directory("HOME").map(|home| home.join(".local/state/adit")))
+}
+
+/// The proxy for encrypted connections, with the name of the variable. `HTTPS_PROXY` before `ALL_PROXY`, either case;
+/// an empty variable is one that is not set.
+pub(crate) fn proxy() -> Option<(&'static str, Secret)> {
+    ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
+        .into_iter()
+        .find_map(|name| Some((name, Secret::new(var(name)?).ok()?)))
+}
+
+/// Where no proxy is used; empty when nothing is said.
+pub(crate) fn no_proxy() -> String {
+    ["NO_PROXY", "no_proxy"].into_iter().find_map(var).unwrap_or_default()
 }
 
 #[cfg(unix)]

@@ -140,7 +140,7 @@ token: file:other
             "agent.yaml:7:11: services[0].host: each part between dots must have 1 to 63 characters; write \
              example.com, *.example.com or \"*\"",
             "agent.yaml:8:15: services[0].upstream: an upstream has no path: requests keep the path they came with; \
-             write http://host:port, https://host:port, tcp://host:port, unix:/path, file:/path or http_status:404",
+             write http://host:port, https://host:port, unix:/path, file:/path or http_status:404",
             "agent.yaml:10:5: services[1].browsing has no meaning for http://127.0.0.1:8080; remove it; it belongs to \
              file: upstreams",
             "agent.yaml:12:5: services[2].insecure_skip_verify has no meaning for file:DIR/www; remove it; it belongs \
@@ -265,7 +265,7 @@ listen: localhost:9090
         config.services[1].upstream,
         Upstream::Files { root: directory.path().join("www"), browsing: true }
     );
-    assert_eq!(config.services[1].name.to_string(), "*");
+    assert_eq!(config.services[1].host.to_string(), "*");
     assert_eq!(config.listen.unwrap().to_string(), "127.0.0.1:9090");
 }
 
@@ -295,4 +295,42 @@ fn an_empty_file_is_told_what_it_needs() {
         assert!(problems.iter().any(|line| line.contains(needed)), "{problems:?}");
     }
     assert!(gateway_problems("- a\n")[0].starts_with("gateway.yaml:1:1: the file is a list, not a map"));
+}
+
+#[test]
+fn a_proxy_is_read_with_its_password_and_shown_without_it() {
+    let directory = directory();
+    let text = "\
+gateway: {url: wss://127.0.0.1, proxy: 'http://me@proxy:3128', proxy_password: file:token}
+token: file:other
+services: [{upstream: 'http_status:204'}]
+";
+    let loaded = parse("agent.yaml", directory.path(), text, agent::read).unwrap();
+    assert!(loaded.config.config.egress.proxy_for("127.0.0.1", 8123).unwrap().has_password());
+    assert_eq!(shown(&loaded.settings, "gateway.proxy"), ("http://me@proxy:3128".into(), false));
+    assert!(!format!("{loaded:?}").contains("s3cret"));
+}
+
+#[test]
+fn a_proxy_that_cannot_be_and_a_password_in_the_file_are_refused() {
+    let problem = |gateway: &str| {
+        let text = format!(
+            "gateway: {{url: wss://h, {gateway}}}\ntoken: file:token\nservices: [{{upstream: 'http://x'}}]\n"
+        );
+        agent_problems(&text).swap_remove(0)
+    };
+    assert_eq!(
+        problem("proxy: ftp://proxy"),
+        "agent.yaml:1:32: gateway.proxy: a proxy is http://, socks5:// or socks5h://; write http://HOST:PORT, \
+         socks5://HOST:PORT, or direct"
+    );
+    let with_password = problem("proxy: 'http://me:s3cret@proxy'");
+    assert!(
+        with_password.ends_with("`proxy_password: file:/path` or env:NAME")
+            && !with_password.contains("s3cret")
+    );
+    assert!(
+        problem("proxy: 'http://proxy', proxy_password: file:token").contains("write the user in `proxy`")
+    );
+    assert!(problem("proxy_password: file:token").contains("gateway.proxy_password belongs to no proxy"));
 }

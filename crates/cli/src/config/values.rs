@@ -9,8 +9,7 @@ use adit_agent::config::{GatewayUrl, Transport, Upstream};
 use adit_proto::names::HostPattern;
 use ipnet::IpNet;
 
-use crate::flags::PortRange;
-use crate::{duration, flags, token};
+use crate::{duration, egress, flags, token};
 use adit_telemetry::secret::Secret;
 
 /// What reading a value may need to know.
@@ -263,34 +262,10 @@ pub(crate) const HOST: Kind<HostPattern> = Kind {
     show: ToString::to_string,
 };
 
-/// A port or a range of ports.
-pub(crate) const PORTS: Kind<PortRange> = Kind {
-    name: "port or range",
-    form: "a port such as 5432, or a range such as 8000-8010",
-    parse: |_, text| flags::port_range(text).map_err(Bad::because),
-    show: ToString::to_string,
-};
-
-/// An address of this machine.
-pub(crate) const IP: Kind<IpAddr> = Kind {
-    name: "IP address",
-    form: "an IP address such as 0.0.0.0, 127.0.0.1 or ::",
-    parse: |_, text| {
-        flags::bind_ip(text).map_err(|_wrong| {
-            let hint = text
-                .parse::<SocketAddr>()
-                .is_ok()
-                .then(|| "leave the port out; agents name the ports".to_owned());
-            Bad { what: format!("`{text}` is not an IP address"), hint }
-        })
-    },
-    show: ToString::to_string,
-};
-
 /// What stands behind a service.
 pub(crate) const UPSTREAM: Kind<Upstream> = Kind {
     name: "upstream",
-    form: "http://host:port, https://host:port, tcp://host:port, unix:/path, file:/path or http_status:404",
+    form: "http://host:port, https://host:port, unix:/path, file:/path or http_status:404",
     parse: |context, text| match text.parse() {
         Ok(Upstream::Files { root, browsing }) => {
             Ok(Upstream::Files { root: context.directory.join(root), browsing })
@@ -306,6 +281,20 @@ pub(crate) const GATEWAY_URL: Kind<GatewayUrl> = Kind {
     name: "url",
     form: "wss://host:8123",
     parse: |_, text| text.parse().map_err(Bad::because),
+    show: ToString::to_string,
+};
+
+/// The way out. A password does not belong in the file.
+pub(crate) const EGRESS: Kind<egress::Choice> = Kind {
+    name: "proxy",
+    form: egress::FORM,
+    parse: |_, text| match text.parse() {
+        Ok(egress::Choice::Proxy(proxy)) if proxy.has_password() => Err(Bad::with_hint(
+            "a password does not belong in this file",
+            "write only the user, and `proxy_password: file:/path` or env:NAME",
+        )),
+        other => other.map_err(Bad::because),
+    },
     show: ToString::to_string,
 };
 

@@ -102,7 +102,8 @@ async fn asked(gateway: Gateway) -> (Result<Bytes, CliError>, String) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("wss://{}", listener.local_addr().unwrap()).parse().unwrap();
     let token = token();
-    tokio::join!(get(&url, &Verify::TokenProof, &token, "/status"), serve_one(listener, gateway))
+    let egress = Egress::direct();
+    tokio::join!(get(&url, &egress, &Verify::TokenProof, &token, "/status"), serve_one(listener, gateway))
 }
 
 #[tokio::test]
@@ -129,11 +130,12 @@ async fn without_auto_tls_an_unknown_certificate_ends_it_before_the_token_is_sen
     let url = format!("wss://{}", listener.local_addr().unwrap()).parse().unwrap();
     let token = token();
     let verify = Verify::Ca(ca);
+    let egress = Egress::direct();
     let handshake = async {
         let (tcp, _) = listener.accept().await.unwrap();
         tokio_rustls::TlsAcceptor::from(self_signed()).accept(tcp).await.map(drop)
     };
-    let (answer, handshake) = tokio::join!(get(&url, &verify, &token, "/status"), handshake);
+    let (answer, handshake) = tokio::join!(get(&url, &egress, &verify, &token, "/status"), handshake);
     assert!(answer.unwrap_err().to_string().contains("no TLS session"));
     assert!(handshake.is_err(), "the client leaves before it says anything");
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 
-use super::{Gone, INITIAL_WINDOW, QUANTUM};
+use super::writing::{FIRST_READ, QUANTUM, ROUND_ALONE};
+use super::{Gone, INITIAL_WINDOW};
 
 /// Payloads from here on are handed to the reader without a copy.
 const LARGE: usize = QUANTUM;
@@ -30,6 +31,8 @@ pub(super) struct Row {
     /// Bytes put into the round numbered `round`.
     pub(super) in_round: usize,
     pub(super) round: u64,
+    /// Room for the next read from a source.
+    pub(super) next_read: usize,
     pub(super) opened: bool,
     pub(super) local_fin: bool,
     pub(super) remote_fin: bool,
@@ -54,6 +57,7 @@ impl Row {
             send_credit: INITIAL_WINDOW,
             in_round: 0,
             round: 0,
+            next_read: FIRST_READ,
             opened: false,
             local_fin: false,
             remote_fin: false,
@@ -69,8 +73,9 @@ impl Row {
     /// Stores the first `len` bytes of `input`.
     pub(super) fn receive(&mut self, input: &mut BytesMut, len: usize) {
         self.received += len as u64;
-        if len >= LARGE {
-            // Shared with the read buffer, not copied. Large, so that little else keeps that buffer alive.
+        // Shared with the read buffer, not copied: a reader that waits for it is about to pass it on, and little else
+        // keeps that buffer alive beside something large.
+        if len >= LARGE || (self.recv.is_empty() && self.reader.is_some() && len > 0) {
             self.recv.push_back(input.split_to(len));
             return;
         }
@@ -84,6 +89,15 @@ impl Row {
             self.recv.push_back(piece);
         }
         input.advance(len);
+    }
+
+    /// Notes that a read from a source has brought so much.
+    pub(super) const fn read(&mut self, len: usize) {
+        if len >= self.next_read {
+            self.next_read = if len >= ROUND_ALONE / 2 { ROUND_ALONE } else { len * 2 };
+        } else if len < self.next_read / 4 && self.next_read > FIRST_READ {
+            self.next_read /= 2;
+        }
     }
 
     pub(super) fn wake_all(&mut self, wake: &mut Vec<Waker>) {

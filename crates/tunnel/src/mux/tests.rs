@@ -11,14 +11,11 @@ use adit_proto::names::HostPattern;
 use adit_proto::reason::Reason;
 use bytes::{Buf as _, BytesMut};
 
-use super::{Gone, Mux, QUANTUM, ROUND_ALONE, Side, Violation};
+use super::writing::{QUANTUM, ROUND_ALONE};
+use super::{Gone, Mux, Side, Violation};
 
 fn header() -> StreamHeader {
-    StreamHeader {
-        service: HostPattern::Any.into(),
-        client_addr: None,
-        connect_timeout: Duration::from_secs(10),
-    }
+    StreamHeader { service: HostPattern::Any, client_addr: None, connect_timeout: Duration::from_secs(10) }
 }
 
 fn noop() -> &'static Waker {

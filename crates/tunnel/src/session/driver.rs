@@ -19,6 +19,8 @@ use crate::mux::Violation;
 
 /// Room for one read. Four TLS records, so that a busy session decrypts several per system call.
 const READ_SIZE: usize = 64 * 1024;
+/// Room left in the buffer with which another read is worth it: one TLS record.
+const LEAST_ROOM: usize = 16 * 1024;
 /// Reads in a row before it is the writer's turn again.
 const READS_PER_TURN: usize = 8;
 /// A read or a round of at most this many bytes is small.
@@ -193,7 +195,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.input.reserve(READ_SIZE);
+        if self.input.capacity() - self.input.len() < LEAST_ROOM {
+            self.input.reserve(READ_SIZE);
+        }
         poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input)
     }
 

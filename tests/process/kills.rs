@@ -15,7 +15,9 @@ use crate::support::process::Process;
 use crate::support::upstream::Upstream;
 use crate::support::wait::{SOON, pause, until};
 use crate::support::world::{Agent, Gateway, GatewayFile, World};
-use crate::support::{ports, tools};
+use adit_testkit::ports;
+
+use crate::support::tools;
 
 const CLIENTS: usize = 16;
 /// More than the gateway lets a request wait for anything; a request that takes longer hangs.

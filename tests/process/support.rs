@@ -6,7 +6,6 @@
 pub(crate) mod data;
 pub(crate) mod http;
 pub(crate) mod metrics;
-pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod secrets;
 pub(crate) mod tools;

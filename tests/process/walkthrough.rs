@@ -10,7 +10,9 @@ use crate::support::process::{Process, run};
 use crate::support::tools::{self, curl, shell};
 use crate::support::wait::{SOON, until};
 use crate::support::world::{World, ask};
-use crate::support::{ports, secrets};
+use adit_testkit::ports;
+
+use crate::support::secrets;
 
 /// What the demonstration has running, in the order it is started.
 struct Demonstration {

@@ -26,6 +26,7 @@ mod smuggling_h2;
 mod streaming;
 mod strict_upstreams;
 mod targets;
+mod tcp;
 mod timeouts;
 mod upgrades;
 mod upstreams;

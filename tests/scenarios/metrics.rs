@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 
 use adit_testkit::h2::Fed;
+use adit_testkit::ports::free;
 use adit_testkit::samples::Samples;
+use adit_testkit::tcp::Tcp;
 use adit_testkit::telemetry::families::{COMMON, Described};
 use adit_testkit::world::TOKEN;
 use adit_testkit::{Answer, Puppet, Signal, Upstream, Wire, World, until};
@@ -44,7 +46,12 @@ async fn waiting(go: &Signal) -> Upstream {
 async fn every_documented_family_exists_with_its_labels_and_moves() {
     let go = Signal::default();
     let upstream = waiting(&go).await;
-    let mut world = World::new().offer("a.example", &upstream).run().await;
+    let (echo, port) = (Tcp::echo().await, free());
+    let mut world =
+        World::new().offer("a.example", &upstream).offer(&format!("tcp:{port}"), &echo).run().await;
+    let mut open = Wire::tcp(([127, 0, 0, 1], port).into()).await;
+    open.send("hello").await;
+    assert_eq!(open.take(5).await, b"hello");
     assert_eq!(world.get("nobody.example", "/").await.status(), 404);
     assert_eq!(world.ask_control("GET", "/status", "authorization: Bearer wrong\r\n").await.status(), 401);
     let old = Puppet::greet(world.control(), TOKEN, (1, 1), &["p.example"]).await.unwrap();
@@ -89,7 +96,7 @@ async fn every_documented_family_exists_with_its_labels_and_moves() {
     let during = world.agent_metrics(0).await;
     assert!((during.sum("adit_agent_streams", &[("service", "a.example")]) - 1.0).abs() < 0.1);
     go.give();
-    drop((client, new));
+    drop((client, open, new));
     world.sum_becomes("adit_flows", &[], 0).await;
     world.restart_gateway().await;
     let families = adit_testkit::agent::observe::FAMILIES;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use adit_proto::names::HostPattern;
+use adit_proto::names::ServiceName;
 use adit_telemetry::logs::LineWriter;
 use adit_tunnel::proof::TokenKey;
 use adit_tunnel::proxy::Egress;
@@ -37,10 +37,30 @@ pub struct Config {
 /// One offered service.
 #[derive(Debug, Clone)]
 pub struct Service {
-    /// The hosts it answers for.
-    pub host: HostPattern,
+    /// What it is reached by.
+    pub name: ServiceName,
     /// What stands behind it.
     pub upstream: Upstream,
+}
+
+impl Service {
+    /// Whether the upstream can serve what the name brings: HTTP requests, or bare connections.
+    ///
+    /// # Errors
+    /// Which upstreams can.
+    pub fn check(&self) -> Result<(), UrlError> {
+        match (&self.name, &self.upstream) {
+            (ServiceName::Tcp(_), Upstream::Tcp { .. } | Upstream::Unix(_)) => Ok(()),
+            (ServiceName::Tcp(port), other) => Err(UrlError(format!(
+                "{other} cannot stand behind port {port}: connections to a port need tcp://host:port or unix:/path"
+            ))),
+            (ServiceName::Host(hosts), Upstream::Tcp { host, port }) => Err(UrlError(format!(
+                "tcp://{host}:{port} cannot stand behind the host {hosts}: requests need an upstream that speaks \
+                 HTTP, such as http://{host}:{port}"
+            ))),
+            (ServiceName::Host(_), _) => Ok(()),
+        }
+    }
 }
 
 /// What an agent connects a stream to.
@@ -62,6 +82,13 @@ pub enum Upstream {
         /// `false`: any certificate will do (a per-upstream opt-out).
         verify: bool,
     },
+    /// `tcp://host:port`: bare connections, for a service that is reached by a port.
+    Tcp {
+        /// Host name or address literal (IPv6 without brackets).
+        host: String,
+        /// Port.
+        port: u16,
+    },
     /// `unix:/path`: a stream socket.
     Unix(PathBuf),
     /// `file:/path`: a directory, served by the agent itself.
@@ -80,6 +107,7 @@ impl fmt::Display for Upstream {
         let (scheme, host, port) = match self {
             Self::Http { host, port } => ("http", host, port),
             Self::Https { host, port, verify: _ } => ("https", host, port),
+            Self::Tcp { host, port } => ("tcp", host, port),
             Self::Unix(path) => return write!(f, "unix:{}", path.display()),
             Self::Files { root, browsing: _ } => return write!(f, "file:{}", root.display()),
             Self::Status(code) => return write!(f, "http_status:{code}"),
@@ -98,7 +126,7 @@ impl fmt::Display for Upstream {
 pub struct UrlError(String);
 
 /// Splits `host[:port]`, with IPv6 addresses in brackets. The host comes back without brackets.
-fn host_port(text: &str, default_port: u16) -> Result<(String, u16), UrlError> {
+fn host_port(text: &str, default_port: Option<u16>) -> Result<(String, u16), UrlError> {
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
         let (inside, after) =
             rest.split_once(']').ok_or_else(|| UrlError("`[` without `]` in the host".into()))?;
@@ -113,7 +141,9 @@ fn host_port(text: &str, default_port: u16) -> Result<(String, u16), UrlError> {
         }
     };
     let port = match port {
-        Some("") if !text.ends_with(':') => default_port,
+        Some("") if !text.ends_with(':') => {
+            default_port.ok_or_else(|| UrlError("the port is missing".into()))?
+        }
         Some(digits) => digits
             .parse()
             .ok()
@@ -134,7 +164,7 @@ fn host_port(text: &str, default_port: u16) -> Result<(String, u16), UrlError> {
 impl FromStr for Upstream {
     type Err = UrlError;
 
-    /// Accepts the five forms above. A bare `host:port` or `:port` means `http://`. A path, query or user in an
+    /// Accepts the six forms above. A bare `host:port` or `:port` means `http://`. A path, query or user in an
     /// `http` or `https` upstream is refused: paths pass through unchanged, so there is nothing to join them to.
     fn from_str(text: &str) -> Result<Self, UrlError> {
         if let Some(path) = text.strip_prefix("unix:") {
@@ -159,12 +189,14 @@ impl FromStr for Upstream {
                 .ok_or_else(|| UrlError(format!("`{code}` is not a final status code (200 to 599)")));
         }
         let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
-        let https = match scheme {
-            "http" => false,
-            "https" => true,
+        let default_port = match scheme {
+            "http" => Some(80),
+            "https" => Some(443),
+            "tcp" => None,
             other => {
                 return Err(UrlError(format!(
-                    "`{other}://` is not an upstream; use http://, https://, unix:/path, file:/path or http_status:404"
+                    "`{other}://` is not an upstream; use http://, https://, tcp://, unix:/path, file:/path or \
+                     http_status:404"
                 )));
             }
         };
@@ -176,8 +208,12 @@ impl FromStr for Upstream {
             return Err(UrlError("an upstream has no user or password in it".into()));
         }
         let rest = if rest.starts_with(':') { format!("127.0.0.1{rest}") } else { rest.to_owned() };
-        let (host, port) = host_port(&rest, if https { 443 } else { 80 })?;
-        Ok(if https { Self::Https { host, port, verify: true } } else { Self::Http { host, port } })
+        let (host, port) = host_port(&rest, default_port)?;
+        Ok(match scheme {
+            "https" => Self::Https { host, port, verify: true },
+            "tcp" => Self::Tcp { host, port },
+            _ => Self::Http { host, port },
+        })
     }
 }
 
@@ -240,7 +276,7 @@ impl FromStr for GatewayUrl {
         if !matches!(path, "" | "connect") {
             return Err(UrlError(format!("`/{path}` is not a path of the control port; leave it out")));
         }
-        let (host, port) = host_port(authority, 8123)?;
+        let (host, port) = host_port(authority, Some(8123))?;
         Ok(Self { host, port, transport })
     }
 }
@@ -269,6 +305,7 @@ mod tests {
             "unix:/run/app.sock",
             "file:/srv/www",
             "http_status:503",
+            "tcp://[::1]:5432",
         ] {
             assert_eq!(text.parse::<Upstream>().unwrap().to_string(), text);
         }
@@ -297,9 +334,20 @@ mod tests {
             "file:",
             "http_status:99",
             "http_status:101",
+            "tcp://localhost",
+            "tcp://localhost:0",
         ] {
             assert!(text.parse::<Upstream>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn an_upstream_fits_the_service_or_is_refused() {
+        let check = |name: &str, upstream: &str| {
+            Service { name: name.parse().unwrap(), upstream: upstream.parse().unwrap() }.check().is_ok()
+        };
+        assert!(check("tcp:1", "tcp://h:1") && check("tcp:1", "unix:/s") && check("*", "unix:/s"));
+        assert!(!check("tcp:1", "http://h:1") && !check("tcp:1", "file:/srv") && !check("*", "tcp://h:1"));
     }
 
     #[test]

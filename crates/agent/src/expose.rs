@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use adit_proto::handshake::Offer;
 use adit_proto::header::StreamHeader;
-use adit_proto::names::HostPattern;
+use adit_proto::names::ServiceName;
 use adit_proto::reason::Reason;
 use adit_tunnel::relay::{Terms, relay};
 use adit_tunnel::scope::Scope;
@@ -29,7 +29,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Everything this agent offers, ready to be connected to.
 pub(crate) struct Exposed {
-    services: HashMap<HostPattern, Arc<Entry>>,
+    services: HashMap<ServiceName, Arc<Entry>>,
     offers: Vec<Offer>,
     /// Streams run here, so that a drain can wait for them after the session loop has stopped.
     scope: Scope,
@@ -52,13 +52,17 @@ impl Exposed {
     ) -> Result<Self, (String, TargetError)> {
         let mut map = HashMap::new();
         let mut offers = Vec::new();
-        for Service { host, upstream } in services {
-            let target = Target::prepare(upstream)
-                .map_err(|error| (format!("the upstream {upstream} of {host} cannot be used"), error))?;
-            let label: Arc<str> = host.to_string().into();
+        for service in services {
+            let Service { name, upstream } = service;
+            let target = service
+                .check()
+                .map_err(TargetError::Unfit)
+                .and_then(|()| Target::prepare(upstream))
+                .map_err(|error| (format!("the upstream {upstream} of {name} cannot be used"), error))?;
+            let label: Arc<str> = name.to_string().into();
             let counters = observe.service(&label);
-            map.insert(host.clone(), Arc::new(Entry { target, counters }));
-            offers.push(Offer { service: host.clone(), upstream: upstream.to_string() });
+            map.insert(name.clone(), Arc::new(Entry { target, counters }));
+            offers.push(Offer { service: name.clone(), upstream: upstream.to_string() });
         }
         let places = Arc::new(Semaphore::new(MAX_STREAMS));
         Ok(Self { services: map, offers, scope, places, vain: Mutex::default() })
@@ -108,9 +112,13 @@ impl Exposed {
 async fn serve_stream(header: StreamHeader, stream: Stream, entry: &Entry, scope: &Scope) {
     let mut open = entry.counters.open();
     match entry.target.connect(header.connect_timeout, scope).await {
-        Ok(upstream) => {
+        Ok(mut upstream) => {
             stream.confirm();
-            let outcome = relay(stream, upstream, TERMS, &entry.counters).await;
+            let outcome = relay(stream, &mut upstream, TERMS, &entry.counters).await;
+            if outcome.reason != Reason::Done && header.service.tcp_port().is_some() {
+                // Nobody reads from the protocol whether it was all: a reset says that it was not.
+                upstream.abort();
+            }
             open.reason = outcome.reason;
             tracing::debug!(service = %header.service, reason = %outcome.reason, "stream ended");
         }
@@ -143,7 +151,7 @@ mod tests {
         let agent = Session::start(here, Side::Agent, &scope);
         let gateway = Session::start(there, Side::Gateway, &scope);
         let services =
-            [Service { host: "a.example".parse().unwrap(), upstream: "http_status:204".parse().unwrap() }];
+            [Service { name: "a.example".parse().unwrap(), upstream: "http_status:204".parse().unwrap() }];
         let observe = Observe::new(None, "test");
         let mut exposed =
             Exposed::prepare(&services, &observe, scope.child()).map_err(|(text, _)| text).unwrap();

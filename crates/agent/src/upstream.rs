@@ -22,7 +22,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::config::Upstream;
+use crate::config::{Upstream, UrlError};
 use crate::files::{self, Files};
 
 /// Bytes between a handler inside the agent and the relay.
@@ -43,6 +43,8 @@ pub(crate) enum Target {
 pub(crate) enum TargetError {
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error(transparent)]
+    Unfit(UrlError),
     #[error("`{0}` is neither a DNS name nor an address")]
     Name(String),
     #[error("cannot open the directory {path}")]
@@ -59,7 +61,9 @@ impl Target {
     /// Loads what connecting needs: authorities, the directory.
     pub(crate) fn prepare(upstream: &Upstream) -> Result<Self, TargetError> {
         Ok(match upstream {
-            Upstream::Http { host, port } => Self::Tcp { host: host.as_str().into(), port: *port },
+            Upstream::Http { host, port } | Upstream::Tcp { host, port } => {
+                Self::Tcp { host: host.as_str().into(), port: *port }
+            }
             Upstream::Https { host, port, verify } => {
                 let trust = if *verify { Trust::System } else { Trust::Anyone };
                 let name =
@@ -174,6 +178,17 @@ pub(crate) enum Connected {
     Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
     Handler(DuplexStream),
+}
+
+impl Connected {
+    /// Makes the close that follows a reset where there is such a thing. What was not delivered yet is lost.
+    pub(crate) fn abort(&self) {
+        if let Self::Tcp(tcp) = self
+            && let Err(error) = tcp.set_zero_linger()
+        {
+            tracing::debug!(%error, "a connection cannot be reset");
+        }
+    }
 }
 
 macro_rules! each {

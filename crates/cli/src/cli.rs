@@ -34,6 +34,8 @@ enum Command {
     Agent(commands::agent::Args),
     /// HTTP tunnels from flags alone.
     Http(commands::http::Args),
+    /// TCP tunnels from flags alone.
+    Tcp(commands::tcp::Args),
     /// Serve a directory over HTTP.
     Fileserver(commands::fileserver::Args),
     /// Ask a gateway who is connected.
@@ -54,6 +56,7 @@ impl Cli {
             Command::Gateway(args) => Box::pin(commands::gateway::run(args)).await,
             Command::Agent(args) => Box::pin(commands::agent::run(args)).await,
             Command::Http(args) => Box::pin(commands::http::run(args)).await,
+            Command::Tcp(args) => Box::pin(commands::tcp::run(args)).await,
             Command::Fileserver(args) => Box::pin(commands::fileserver::run(args)).await,
             Command::Status(args) => Box::pin(commands::status::run(args)).await,
             Command::Quickstart(args) => Box::pin(commands::quickstart::run(args)).await,
@@ -95,6 +98,11 @@ mod tests {
             "adit status --url wss://h:8123 --token-env T --auto-tls=false -o json",
             "adit http server --token-from f --allow-ips 10.0.0.0/8,::1 --allow-cidr 192.0.2.1 --listen-data 127.0.0.1",
             "adit http server --token T --letsencrypt-domain a --letsencrypt-domain b --letsencrypt-issuer staging",
+            "adit tcp server --token T --auto-tls --auto-tls-san 192.0.2.1 --data-addr 127.0.0.1 --ports 8000-8010",
+            "adit tcp client --token T --url wss://h:8123 --upstream 127.0.0.1 --ports 80,443",
+            "adit tcp client --token T --url wss://h:8123/connect --upstream h --tcp-ports 8000-8010 --license L",
+            "adit tcp client --token T --url wss://h -p 22 --upstream localhost",
+            "adit tcp client --token T --url wss://h --upstream 8551=127.0.0.1:8551,2222=127.0.0.1:22",
             "adit gateway -f gateway.yaml",
             "adit gateway check -f gateway.yaml",
             "adit agent check -f agent.yaml",

@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod check;
+pub(crate) mod client_args;
 pub(crate) mod fileserver;
 pub(crate) mod gateway;
 pub(crate) mod http;
@@ -9,5 +10,9 @@ pub(crate) mod http_client;
 pub(crate) mod http_server;
 pub(crate) mod quickstart;
 pub(crate) mod reference;
+pub(crate) mod server_args;
 pub(crate) mod status;
+pub(crate) mod tcp;
+pub(crate) mod tcp_client;
+pub(crate) mod tcp_server;
 pub(crate) mod version;

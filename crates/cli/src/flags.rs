@@ -1,6 +1,8 @@
 //! What several commands' flags have in common: Go-style booleans, addresses, allow lists, logging.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
 
 use adit_telemetry::secret::Secret;
 use clap::Args;
@@ -37,6 +39,42 @@ pub(crate) fn network(text: &str) -> Result<IpNet, String> {
     text.parse::<IpNet>()
         .or_else(|_not_a_network| text.parse::<IpAddr>().map(IpNet::from))
         .map_err(|_neither| "write an IP address or a CIDR such as 203.0.113.7 or 10.0.0.0/8".to_owned())
+}
+
+/// A port, or several in a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PortRange(RangeInclusive<u16>);
+
+impl PortRange {
+    /// The ports.
+    pub(crate) const fn as_inner(&self) -> &RangeInclusive<u16> {
+        &self.0
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (low, high) = (self.0.start(), self.0.end());
+        if low == high { write!(f, "{low}") } else { write!(f, "{low}-{high}") }
+    }
+}
+
+/// Reads a port or a range of ports.
+pub(crate) fn port_range(text: &str) -> Result<PortRange, String> {
+    let port = |text: &str| {
+        let digits = text.trim();
+        digits
+            .parse()
+            .ok()
+            .filter(|&port: &u16| port != 0)
+            .ok_or_else(|| format!("`{digits}` is not a port (1 to 65535)"))
+    };
+    let (low, high) = text.split_once('-').unwrap_or((text, text));
+    let (low, high) = (port(low)?, port(high)?);
+    if low > high {
+        return Err(format!("the range ends before it begins; write {high}-{low}"));
+    }
+    Ok(PortRange(low..=high))
 }
 
 /// How a role started from flags logs.
@@ -81,6 +119,15 @@ mod tests {
         assert_eq!(network("203.0.113.7").unwrap().to_string(), "203.0.113.7/32");
         assert_eq!(network("2001:db8::/32").unwrap().to_string(), "2001:db8::/32");
         assert!(network("10.0.0.0/33").is_err());
+    }
+
+    #[test]
+    fn ports_are_single_or_ranges() {
+        assert_eq!(port_range("22").unwrap().as_inner(), &(22..=22));
+        assert_eq!(port_range("8000-8010").unwrap().to_string(), "8000-8010");
+        for text in ["", "0", "65536", "8010-8000", "1-", "-1", "a-b", "1-2-3"] {
+            assert!(port_range(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -54,17 +54,26 @@ impl GenerateArgs {
 }
 
 /// Which role runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Role {
     /// A gateway with its ports.
     Gateway {
         /// The control port.
         control: u16,
-        /// The public port.
-        http: u16,
+        /// Its public ports, as far as they are known.
+        public: Vec<PublicPort>,
     },
     /// An agent.
     Agent,
+}
+
+/// A public port and what Kubernetes objects call it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PublicPort {
+    /// At most 15 letters, digits and `-`.
+    pub(crate) name: String,
+    /// The port.
+    pub(crate) port: u16,
 }
 
 /// A file whose content is handed to the process rather than its path.
@@ -113,7 +122,8 @@ impl Manifest {
     }
 
     fn binds_small_port(&self) -> bool {
-        matches!(self.role, Role::Gateway { control, http } if control.min(http) < 1024)
+        let Role::Gateway { control, public } = &self.role else { return false };
+        public.iter().map(|public| public.port).chain([*control]).any(|port| port < 1024)
     }
 }
 
@@ -150,7 +160,7 @@ mod tests {
 
     pub(super) fn manifest(token: Source) -> Manifest {
         Manifest {
-            role: Role::Gateway { control: 8123, http: 80 },
+            role: Role::Gateway { control: 8123, public: vec![PublicPort { name: "http".into(), port: 80 }] },
             name: "adit-gateway".into(),
             verb: "http server",
             flags: vec!["--port=80".into(), "--auto-tls-san=a b%c$d\"e".into()],

@@ -19,6 +19,7 @@ mod reference;
 mod role;
 mod serve;
 mod signals;
+mod tcp_upstreams;
 mod token;
 mod upstreams;
 mod version;

@@ -15,8 +15,8 @@ pub(crate) fn parse(values: &[String]) -> Result<Vec<Service>, CliError> {
         values.iter().flat_map(|value| value.split(',')).map(str::trim).filter(|item| !item.is_empty())
     {
         let service = one(item)?;
-        if services.iter().any(|other| other.host == service.host) {
-            return Err(CliError::usage(format!("--upstream names {} twice", service.host))
+        if services.iter().any(|other| other.name == service.name) {
+            return Err(CliError::usage(format!("--upstream names {} twice", service.name))
                 .because("one domain has one upstream")
                 .next("start one client per upstream to balance between them"));
         }
@@ -47,12 +47,14 @@ fn one(item: &str) -> Result<Service, CliError> {
     };
     let host: HostPattern = host.parse().map_err(|cause| wrong(&cause))?;
     let upstream: Upstream = upstream.parse().map_err(|cause| wrong(&cause))?;
-    Ok(Service { host, upstream })
+    let service = Service { name: host.into(), upstream };
+    service.check().map_err(|cause| wrong(&cause))?;
+    Ok(service)
 }
 
 /// A service as `--upstream` and `/status` write it.
 pub(crate) fn show(service: &Service) -> String {
-    format!("{}={}", service.host, service.upstream)
+    format!("{}={}", service.name, service.upstream)
 }
 
 #[cfg(test)]

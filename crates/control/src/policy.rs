@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use adit_proto::names::HostPattern;
+use adit_proto::names::ServiceName;
 use adit_proto::reason::Reason;
 
 use crate::snapshot::{Generation, Snapshot};
@@ -18,14 +18,14 @@ pub struct Subject {
 /// A yes. Only [`authorize`] makes one, and nothing is forwarded without it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Permit {
-    service: HostPattern,
+    service: ServiceName,
     generation: Generation,
 }
 
 impl Permit {
     /// What may be reached.
     #[must_use]
-    pub const fn service(&self) -> &HostPattern {
+    pub const fn service(&self) -> &ServiceName {
         &self.service
     }
 
@@ -47,7 +47,7 @@ pub struct Denial {
 ///
 /// # Errors
 /// [`Denial`] when the rules do not allow the subject's address, or allow some and the subject's is not known.
-pub fn authorize(snapshot: &Snapshot, subject: &Subject, service: &HostPattern) -> Result<Permit, Denial> {
+pub fn authorize(snapshot: &Snapshot, subject: &Subject, service: &ServiceName) -> Result<Permit, Denial> {
     let rules = snapshot.rules();
     if !subject.address.map_or(rules.allow.is_empty(), |address| rules.allows(address)) {
         return Err(Denial { reason: Reason::AddressDenied });
@@ -67,7 +67,7 @@ mod tests {
     fn decide_for(allow: &[&str], address: Option<IpAddr>) -> Result<Permit, Denial> {
         let rules =
             Rules { allow: allow.iter().map(|net| net.parse().unwrap()).collect(), ..Rules::default() };
-        authorize(&Snapshots::new(rules).current(), &Subject { address }, &HostPattern::Any)
+        authorize(&Snapshots::new(rules).current(), &Subject { address }, &ServiceName::Tcp(1))
     }
 
     #[test]

@@ -8,9 +8,9 @@ use std::time::Duration;
 use adit_control::Permit;
 use adit_proto::handshake::Offer;
 use adit_proto::header::StreamHeader;
-use adit_proto::names::{HostPattern, InstanceId};
+use adit_proto::names::{InstanceId, ServiceName};
 use adit_proto::reason::Reason;
-use adit_tunnel::session::Session;
+use adit_tunnel::session::{Session, Stream};
 use adit_tunnel::stream::Watch;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -31,7 +31,7 @@ const MAX_RESPONSE_HEAD: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     session: Session,
-    service: HostPattern,
+    service: ServiceName,
     pub(crate) instance: InstanceId,
     /// What stands behind it, for the log.
     pub(crate) upstream: Arc<str>,
@@ -104,6 +104,15 @@ impl Endpoint {
         Some(Lease { endpoint: Arc::clone(self), sender, watch, is_reused: true, is_reusable: true })
     }
 
+    /// Opens a stream and leaves it as it is. Waits for nothing.
+    ///
+    /// # Errors
+    /// Why the session takes no new streams.
+    pub(crate) fn open_stream(&self, header: &StreamHeader) -> Result<Stream, Reason> {
+        debug_assert_eq!(header.service, self.service);
+        self.session.open(header)
+    }
+
     /// Opens a stream and speaks HTTP/1.1 on it. Waits for nothing: the request travels behind the open.
     async fn open(self: &Arc<Self>, header: &StreamHeader, plane: &DataPlane) -> Result<Lease, Reason> {
         let stream = self.session.open(header)?;
@@ -171,7 +180,7 @@ pub(crate) async fn lease(
     header: &StreamHeader,
     plane: &DataPlane,
 ) -> Result<Lease, Reason> {
-    debug_assert_eq!(permit.service(), &service.pattern, "a permit is for one service");
+    debug_assert_eq!(permit.service(), &service.name, "a permit is for one service");
     let deadline = Instant::now() + plane.limits.agent_wait;
     loop {
         let mut refused = Reason::NoAgent;

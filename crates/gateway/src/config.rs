@@ -1,6 +1,7 @@
 //! What a gateway is told to do, as the types it uses. Reading files and flags into this is the command line's job.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,8 +14,10 @@ use ipnet::IpNet;
 pub struct Config {
     /// Where agents, `adit status` and Prometheus connect.
     pub control: Control,
-    /// Public HTTP listeners; at least one.
+    /// Public HTTP listeners. None at all makes this a gateway for TCP services.
     pub http: Vec<HttpListener>,
+    /// What agents may offer beside HTTP; `None`: no TCP service.
+    pub tcp: Option<TcpServices>,
     /// Who may open a session or read the control port; at least one.
     pub tokens: Vec<NamedToken>,
     /// Addresses that may use the public listeners. Empty: everyone.
@@ -49,6 +52,15 @@ pub struct HttpListener {
     pub listen: SocketAddr,
     /// `Some`: HTTPS with ALPN `h2` and `http/1.1`. `None`: cleartext HTTP/1.1 and HTTP/2 by prior knowledge.
     pub tls: Option<Tls>,
+}
+
+/// TCP services. A port is bound while an agent offers it.
+#[derive(Debug, Clone)]
+pub struct TcpServices {
+    /// Address that every offered port is bound to.
+    pub listen: IpAddr,
+    /// Ports that may be offered. Empty: any that can be bound.
+    pub ports: Vec<RangeInclusive<u16>>,
 }
 
 /// Where a certificate comes from.

@@ -23,6 +23,7 @@ use crate::config::NamedToken;
 use crate::listener::accept_all;
 use crate::observe::Observe;
 use crate::sessions::{Arrival, Registration, Sessions};
+use crate::tcp::ports::Ports;
 use penalty::Penalties;
 use unproved::{Place, Unproved};
 
@@ -40,6 +41,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct ControlPort {
     pub(crate) sessions: Arc<Sessions>,
+    /// Public ports that agents may offer.
+    pub(crate) ports: Ports,
+    /// `http` or `tcp`, as `/status` says it.
+    pub(crate) mode: &'static str,
     pub(crate) observe: Observe,
     pub(crate) tokens: Vec<NamedToken>,
     pub(crate) penalties: Penalties,
@@ -103,16 +108,20 @@ impl ControlPort {
     pub(crate) async fn run(self: Arc<Self>, listener: TcpListener, tls: TlsAcceptor) {
         let slots = Arc::new(Semaphore::new(MAX_CALLERS));
         let unproved = Arc::new(Unproved::new());
-        accept_all(listener, slots, |tcp, peer, slot| {
-            let (port, tls, unproved) = (Arc::clone(&self), tls.clone(), Arc::clone(&unproved));
-            self.scope.spawn("control connection", async move {
-                // Who has waited that long for its turn has given up: the place is for somebody who has not.
-                if let Ok(Some(place)) = tokio::time::timeout(PATIENCE, unproved.place(peer.ip())).await {
-                    let slot = Slot { _caller: slot, place };
-                    port.serve(tcp, peer, tls, slot).await;
-                }
-            });
-        })
+        accept_all(
+            move |cx| listener.poll_accept(cx),
+            slots,
+            |tcp, peer, slot| {
+                let (port, tls, unproved) = (Arc::clone(&self), tls.clone(), Arc::clone(&unproved));
+                self.scope.spawn("control connection", async move {
+                    // Who has waited that long for its turn has given up: the place is for somebody who has not.
+                    if let Ok(Some(place)) = tokio::time::timeout(PATIENCE, unproved.place(peer.ip())).await {
+                        let slot = Slot { _caller: slot, place };
+                        port.serve(tcp, peer, tls, slot).await;
+                    }
+                });
+            },
+        )
         .await;
     }
 
@@ -218,7 +227,8 @@ impl ControlPort {
             return Err((Reason::BadRequest, "the agent offers no service".to_owned()));
         }
         let identity: Arc<str> = token.name.as_str().into();
-        let arrival = Arrival { hello, identity, remote: caller.peer };
+        let ports = self.ports.claim(&hello.offers)?;
+        let arrival = Arrival { hello, identity, remote: caller.peer, ports };
         let welcome = handshake::welcome(version, env!("CARGO_PKG_VERSION"), &token.key, &caller.exporter);
         let (session, beginning) = Session::prepare(Side::Gateway, &welcome);
         let registration = self.sessions.register(arrival, session)?;

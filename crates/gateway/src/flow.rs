@@ -25,7 +25,7 @@ pub(crate) struct DataPlane {
     pub(crate) limits: Limits,
     /// This gateway's name in `Via`, unlike any other's.
     pub(crate) via: String,
-    /// Tasks that belong to flows: upstream connections and upgraded connections.
+    /// Tasks that belong to flows: upstream connections, upgraded connections and connections of TCP services.
     pub(crate) scope: adit_tunnel::scope::Scope,
 }
 
@@ -87,7 +87,7 @@ async fn try_carry(
     let host = router::host(&request)?;
     let service = router::resolve(&host, plane).await?;
     record.routed(&service);
-    let permit = authorize(&snapshot, &subject, &service.pattern)?;
+    let permit = authorize(&snapshot, &subject, &service.name)?;
     let trusted = snapshot.rules().trusts(connection.peer.ip());
     let client = Client { connection, trusted, via: &plane.via };
     forward::forward(request, &permit, &service, client, plane, record).await

@@ -1,8 +1,8 @@
 //! The public side: listeners to streams, and the control port.
 //!
 //! Reading order: [`config`] for what a gateway is told; `flow` for the whole life of a request, read this first;
-//! then its phases in order: `identify`, `router`, `balancer`, `forward`. `listener` and `http` turn sockets into
-//! flows, `sessions` knows which agents are there, `refusal` is the one place that says no, `observe` counts and
+//! then its phases in order: `identify`, `router`, `balancer`, `forward`. `tcp` is the same for a connection of a TCP
+//! service. `listener` and `http` turn sockets into flows, `sessions` knows which agents are there, `refusal` is the one place that says no, `observe` counts and
 //! records, `control_port` is where agents, `adit status` and Prometheus connect, `server` puts it together.
 
 mod balancer;
@@ -19,6 +19,7 @@ mod router;
 mod server;
 mod sessions;
 pub mod status;
+mod tcp;
 mod tls;
 
 pub use config::Config;

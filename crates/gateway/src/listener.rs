@@ -1,8 +1,10 @@
 //! Accepts public connections: one slot each, TLS within its time, and no spinning when the system is out of files.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use adit_tunnel::scope::Scope;
@@ -30,13 +32,14 @@ pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts for ever and hands each connection, with its slot, to `serve`.
-pub(crate) async fn accept_all<F>(listener: TcpListener, slots: Arc<Semaphore>, mut serve: F)
+pub(crate) async fn accept_all<A, F>(mut accept: A, slots: Arc<Semaphore>, mut serve: F)
 where
+    A: FnMut(&mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>>,
     F: FnMut(TcpStream, SocketAddr, OwnedSemaphorePermit),
 {
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        match listener.accept().await {
+        match poll_fn(&mut accept).await {
             Ok((tcp, peer)) => {
                 // Small answers must not wait for an acknowledgement; if it fails the connection is gone anyway.
                 if tcp.set_nodelay(true).is_ok() {
@@ -60,13 +63,17 @@ pub(crate) async fn run(
     serving: Arc<Serving>,
 ) {
     let connections: Scope = serving.connections.clone();
-    accept_all(listener, slots, |tcp, peer, slot| {
-        let (tls, serving) = (tls.clone(), Arc::clone(&serving));
-        connections.spawn("public connection", async move {
-            serve(tcp, peer, tls, &serving).await;
-            drop(slot);
-        });
-    })
+    accept_all(
+        move |cx| listener.poll_accept(cx),
+        slots,
+        |tcp, peer, slot| {
+            let (tls, serving) = (tls.clone(), Arc::clone(&serving));
+            connections.spawn("public connection", async move {
+                serve(tcp, peer, tls, &serving).await;
+                drop(slot);
+            });
+        },
+    )
     .await;
 }
 

@@ -25,6 +25,7 @@ use crate::flow::Connection;
 use crate::http::guard::GuardHandle;
 use crate::sessions::Service;
 
+pub(crate) mod connection;
 mod families;
 pub use families::FAMILIES;
 
@@ -78,6 +79,9 @@ struct Inner {
     connected: Gauge,
     control_requests: Family<ByControlRequest, Counter>,
     traffic: Traffic,
+    ports: connection::Ports,
+    /// Of the connected agents, those that offer TCP services.
+    tcp_connected: Gauge,
     refusals: Family<ByReason, Counter>,
     flows: Gauge,
     connections: Gauge,
@@ -118,13 +122,15 @@ impl Observe {
         revision: &'static str,
     ) -> Self {
         let traffic = Traffic::new();
-        let unrouted = ServiceCounters::new(&NO_SERVICE.into(), UNROUTED, &traffic);
+        let unrouted = ServiceCounters::new(&NO_SERVICE.into(), UNROUTED, &traffic, None);
         let inner = Inner {
             metrics: Metrics::new(),
             log,
             connected: Gauge::default(),
             control_requests: Family::default(),
             traffic,
+            ports: connection::Ports::default(),
+            tcp_connected: Gauge::default(),
             refusals: Family::default(),
             flows: Gauge::default(),
             connections: Gauge::default(),
@@ -149,7 +155,16 @@ impl Observe {
         if **label == *NO_SERVICE {
             return inner.unrouted.clone();
         }
-        ServiceCounters::new(label, ROUTED, &inner.traffic)
+        ServiceCounters::new(label, ROUTED, &inner.traffic, None)
+    }
+
+    /// The counters of a TCP service. Those without a label of their own share theirs, and count for no port.
+    pub(crate) fn port(&self, label: &Arc<str>, port: u16) -> ServiceCounters {
+        let inner = &self.inner;
+        if **label == *NO_SERVICE {
+            return inner.unrouted.clone();
+        }
+        ServiceCounters::new(label, ROUTED, &inner.traffic, Some(inner.ports.port(port)))
     }
 
     /// Takes a service's series out of the metrics. What is still counted with these counters shows no more.
@@ -168,18 +183,23 @@ impl Observe {
             let (code, method) = made.timed_as;
             inner.traffic.durations.remove(&ByRequest { code, host, method });
         }
+        if let Some(port) = &gone.port {
+            inner.ports.forget(port);
+        }
         for direction in ["in", "out"] {
             inner.traffic.bytes.remove(&ByDirection { service: Arc::clone(&gone.label), direction });
         }
     }
 
-    pub(crate) fn session_opened(&self) {
+    pub(crate) fn session_opened(&self, offers_tcp: bool) {
         self.inner.connected.inc();
+        self.inner.tcp_connected.inc_by(i64::from(offers_tcp));
         self.inner.sessions_opened.inc();
     }
 
-    pub(crate) fn session_ended(&self, reason: Reason) {
+    pub(crate) fn session_ended(&self, reason: Reason, offered_tcp: bool) {
         self.inner.connected.dec();
+        self.inner.tcp_connected.dec_by(i64::from(offered_tcp));
         self.inner.sessions_ended.get_or_create_owned(&ByReason { reason: reason.label() }).inc();
     }
 
@@ -280,6 +300,8 @@ struct ServiceInner {
     /// Series that exist already; a handful, found faster by looking at each than by hashing.
     made: RwLock<Vec<Made>>,
     traffic: Traffic,
+    /// Set for a TCP service.
+    port: Option<connection::PortCounters>,
     bytes_in: Counter,
     bytes_out: Counter,
 }
@@ -321,13 +343,19 @@ fn find(
 }
 
 impl ServiceCounters {
-    fn new(label: &Arc<str>, bounds: Bounds, traffic: &Traffic) -> Self {
+    fn new(
+        label: &Arc<str>,
+        bounds: Bounds,
+        traffic: &Traffic,
+        port: Option<connection::PortCounters>,
+    ) -> Self {
         let by = |direction| ByDirection { service: Arc::clone(label), direction };
         let inner = ServiceInner {
             label: Arc::clone(label),
             bounds,
             made: RwLock::default(),
             traffic: traffic.clone(),
+            port,
             bytes_in: traffic.bytes.get_or_create_owned(&by("in")),
             bytes_out: traffic.bytes.get_or_create_owned(&by("out")),
         };
@@ -499,7 +527,7 @@ impl Record {
     }
 
     fn log(&self, log: &LineWriter, text: &Text, status: u16, duration: Duration) {
-        let service = self.service.as_ref().map(|service| service.pattern.to_string());
+        let service = self.service.as_ref().map(|service| service.name.to_string());
         let line = RequestLine {
             time: text.time,
             identity: Some(ANONYMOUS),

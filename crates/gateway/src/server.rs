@@ -20,6 +20,8 @@ use crate::http::Serving;
 use crate::listener;
 use crate::observe::Observe;
 use crate::sessions::Sessions;
+use crate::status;
+use crate::tcp::ports::Ports;
 use crate::tls::Identity;
 
 /// How long a stream may wait in a pool for its next request.
@@ -60,11 +62,12 @@ pub struct Gateway {
     authority: Option<String>,
     sessions: Arc<Sessions>,
     serving: Arc<Serving>,
+    ports: Ports,
     /// Accept loops of public listeners.
     listeners: Scope,
     /// Public connections.
     connections: Scope,
-    /// Upstream connections and upgraded connections.
+    /// Upstream connections, upgraded connections and connections of TCP services.
     flows: Scope,
     /// The control port's connections and the sessions.
     control: Scope,
@@ -115,9 +118,13 @@ impl Gateway {
             via: name_in_via()?,
             scope: flows.clone(),
         });
+        let own = publics.iter().map(|(_, addr, _)| addr.port()).chain([control_addr.port()]).collect();
+        let ports = Ports::new(config.tcp, own, Arc::clone(&slots), Arc::clone(&plane), listeners.clone());
         let serving = Arc::new(Serving::new(plane, connections.clone()));
         let port = Arc::new(ControlPort {
             sessions: Arc::clone(&sessions),
+            ports: ports.clone(),
+            mode: if publics.is_empty() { status::TCP } else { status::HTTP },
             observe,
             tokens: config.tokens,
             penalties,
@@ -144,6 +151,7 @@ impl Gateway {
             authority: control_identity.authority,
             sessions,
             serving,
+            ports,
             drain_timeout: config.drain_timeout,
             _abort: [&listeners, &connections, &flows, &control, &asking].map(Scope::cancel_on_drop),
             listeners,
@@ -183,11 +191,12 @@ impl Gateway {
     pub async fn drain(self) -> usize {
         // 1. Balancers in front see `/ready` fail; nothing new is accepted.
         self.serving.draining.cancel();
+        self.ports.close();
         self.listeners.drain(Duration::ZERO).await;
         // 2. Connections finish the request they carry and close; idle ones close at once.
         let deadline = tokio::time::Instant::now() + self.drain_timeout;
         let mut cut = self.connections.drain(self.drain_timeout).await;
-        // 3. What outlives its connection: upgraded connections. Pooled streams are let go first.
+        // 3. What outlives its connection, and TCP connections, which end when they will. Pooled streams are let go first.
         for agent in self.sessions.list() {
             agent.withdraw();
         }

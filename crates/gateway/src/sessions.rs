@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use adit_proto::handshake::{Hello, Offer};
-use adit_proto::names::{HostPattern, Hostname, InstanceId};
+use adit_proto::names::{HostPattern, Hostname, InstanceId, ServiceName};
 use adit_proto::reason::Reason;
 use adit_tunnel::session::Session;
 use arc_swap::ArcSwap;
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::balancer::Endpoint;
 use crate::observe::{NO_SERVICE, Observe, ServiceCounters};
+use crate::tcp::ports::Claim;
 
 /// Services at most; a session that offers more is refused.
 const MAX_SERVICES: usize = 100_000;
@@ -29,10 +30,10 @@ const HELD: Duration = Duration::from_secs(60);
 /// to new ones beyond that many.
 const MAX_LABELS: usize = 1000;
 
-/// One service: a pattern of hosts and whoever offers it now.
+/// One service: what it is reached by, and whoever offers it now.
 #[derive(Debug)]
 pub(crate) struct Service {
-    pub(crate) pattern: HostPattern,
+    pub(crate) name: ServiceName,
     pub(crate) counters: ServiceCounters,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
     next: AtomicUsize,
@@ -104,6 +105,8 @@ struct Routes {
     /// By the domain below which every host belongs to the service.
     suffix: HashMap<Box<str>, Arc<Service>>,
     any: Option<Arc<Service>>,
+    /// TCP services by their port; their listeners know them, so nobody looks them up for a connection.
+    ports: HashMap<u16, Arc<Service>>,
 }
 
 impl Routes {
@@ -127,45 +130,50 @@ impl Routes {
         exact.into_iter().chain(suffixes).chain(self.any.as_ref())
     }
 
-    fn get(&self, pattern: &HostPattern) -> Option<&Arc<Service>> {
-        match pattern {
-            HostPattern::Exact(host) => self.exact.get(host),
-            HostPattern::Suffix(domain) => self.suffix.get(domain.as_str()),
-            HostPattern::Any => self.any.as_ref(),
+    fn get(&self, name: &ServiceName) -> Option<&Arc<Service>> {
+        match name {
+            ServiceName::Host(HostPattern::Exact(host)) => self.exact.get(host),
+            ServiceName::Host(HostPattern::Suffix(domain)) => self.suffix.get(domain.as_str()),
+            ServiceName::Host(HostPattern::Any) => self.any.as_ref(),
+            ServiceName::Tcp(port) => self.ports.get(port),
         }
     }
 
     fn insert(&mut self, service: Arc<Service>) {
-        match &service.pattern {
-            HostPattern::Exact(host) => drop(self.exact.insert(host.clone(), service)),
-            HostPattern::Suffix(domain) => drop(self.suffix.insert(domain.as_str().into(), service)),
-            HostPattern::Any => self.any = Some(service),
+        match &service.name {
+            ServiceName::Host(HostPattern::Exact(host)) => drop(self.exact.insert(host.clone(), service)),
+            ServiceName::Host(HostPattern::Suffix(domain)) => {
+                drop(self.suffix.insert(domain.as_str().into(), service));
+            }
+            ServiceName::Host(HostPattern::Any) => self.any = Some(service),
+            ServiceName::Tcp(port) => drop(self.ports.insert(*port, service)),
         }
     }
 
-    fn remove(&mut self, pattern: &HostPattern) {
-        match pattern {
-            HostPattern::Exact(host) => drop(self.exact.remove(host)),
-            HostPattern::Suffix(domain) => drop(self.suffix.remove(domain.as_str())),
-            HostPattern::Any => self.any = None,
+    fn remove(&mut self, name: &ServiceName) {
+        match name {
+            ServiceName::Host(HostPattern::Exact(host)) => drop(self.exact.remove(host)),
+            ServiceName::Host(HostPattern::Suffix(domain)) => drop(self.suffix.remove(domain.as_str())),
+            ServiceName::Host(HostPattern::Any) => self.any = None,
+            ServiceName::Tcp(port) => drop(self.ports.remove(port)),
         }
     }
 
     fn all(&self) -> impl Iterator<Item = &Arc<Service>> {
-        self.exact.values().chain(self.suffix.values()).chain(self.any.as_ref())
+        self.exact.values().chain(self.suffix.values()).chain(self.any.as_ref()).chain(self.ports.values())
     }
 
     /// Services nobody has offered for this long, with their end, oldest first.
-    fn empty_for(&self, age: Duration) -> Vec<(Instant, HostPattern)> {
+    fn empty_for(&self, age: Duration) -> Vec<(Instant, ServiceName)> {
         let idle = self.all().filter_map(|service| Some((service.idle_since()?, service)));
         let old = idle.filter(|(since, _)| since.elapsed() >= age);
-        let mut old: Vec<_> = old.map(|(since, service)| (since, service.pattern.clone())).collect();
+        let mut old: Vec<_> = old.map(|(since, service)| (since, service.name.clone())).collect();
         old.sort_by_key(|(since, _)| *since);
         old
     }
 
     fn len(&self) -> usize {
-        self.exact.len() + self.suffix.len() + usize::from(self.any.is_some())
+        self.exact.len() + self.suffix.len() + usize::from(self.any.is_some()) + self.ports.len()
     }
 }
 
@@ -183,6 +191,8 @@ pub(crate) struct AgentSession {
     pub(crate) offers: Vec<Offer>,
     pub(crate) session: Session,
     endpoints: Vec<(Arc<Service>, Arc<Endpoint>)>,
+    /// What keeps its TCP ports bound, until it is withdrawn.
+    ports: Mutex<Vec<Claim>>,
 }
 
 /// Who says hello, and how it got here.
@@ -190,6 +200,8 @@ pub(crate) struct Arrival {
     pub(crate) hello: Hello,
     pub(crate) identity: Arc<str>,
     pub(crate) remote: SocketAddr,
+    /// The TCP ports it offers, bound already.
+    pub(crate) ports: Vec<Claim>,
 }
 
 /// All agents.
@@ -286,12 +298,12 @@ impl Sessions {
         }
     }
 
-    fn forget(&self, routes: &mut Routes, old: impl Iterator<Item = (Instant, HostPattern)>) {
-        for (_, pattern) in old {
-            if let Some(service) = routes.get(&pattern) {
+    fn forget(&self, routes: &mut Routes, old: impl Iterator<Item = (Instant, ServiceName)>) {
+        for (_, name) in old {
+            if let Some(service) = routes.get(&name) {
                 self.observe.forget(&service.counters);
             }
-            routes.remove(&pattern);
+            routes.remove(&name);
         }
     }
 
@@ -309,7 +321,7 @@ impl Sessions {
         let mut agents = self.agents.lock();
         let mut routes = self.routes.write();
         self.check(&agents, &mut routes, &arrival)?;
-        let Arrival { hello, identity, remote } = arrival;
+        let Arrival { hello, identity, remote, ports } = arrival;
         let endpoints = hello.offers.iter().map(|offer| {
             let endpoint = Endpoint::new(session.clone(), offer, hello.instance, self.max_idle_streams);
             (self.service(&mut routes, &offer.service), Arc::new(endpoint))
@@ -324,10 +336,16 @@ impl Sessions {
             hostname: hello.hostname,
             endpoints: endpoints.collect(),
             offers: hello.offers,
+            ports: Mutex::new(ports),
             session,
         });
         for (service, endpoint) in &agent.endpoints {
             service.join(endpoint);
+        }
+        for claim in agent.ports.lock().iter() {
+            if let Some(service) = routes.ports.get(&claim.port()) {
+                claim.serve(service);
+            }
         }
         let replaced = agents.insert(agent.instance, Arc::clone(&agent));
         drop(routes);
@@ -338,19 +356,23 @@ impl Sessions {
             old.session.close(Reason::Replaced);
         }
         self.appeared.send_replace(());
-        self.observe.session_opened();
+        self.observe.session_opened(agent.offers_tcp());
         Ok(Registration { sessions: Arc::clone(self), agent })
     }
 
-    fn service(&self, routes: &mut Routes, pattern: &HostPattern) -> Arc<Service> {
-        if let Some(service) = routes.get(pattern) {
+    fn service(&self, routes: &mut Routes, name: &ServiceName) -> Arc<Service> {
+        if let Some(service) = routes.get(name) {
             return Arc::clone(service);
         }
         let label: Arc<str> =
-            if routes.len() < self.max_labels { pattern.to_string().into() } else { NO_SERVICE.into() };
+            if routes.len() < self.max_labels { name.to_string().into() } else { NO_SERVICE.into() };
+        let counters = match name {
+            ServiceName::Host(_) => self.observe.service(&label),
+            ServiceName::Tcp(port) => self.observe.port(&label, *port),
+        };
         let service = Arc::new(Service {
-            pattern: pattern.clone(),
-            counters: self.observe.service(&label),
+            name: name.clone(),
+            counters,
             endpoints: ArcSwap::from_pointee(Vec::new()),
             next: AtomicUsize::new(0),
             left: Mutex::new(None),
@@ -385,7 +407,12 @@ impl Sessions {
 }
 
 impl AgentSession {
-    /// Takes this session's endpoints out of balancing; their idle streams are closed.
+    fn offers_tcp(&self) -> bool {
+        self.offers.iter().any(|offer| offer.service.tcp_port().is_some())
+    }
+
+    /// Takes this session's endpoints out of balancing; their idle streams are closed, and ports that nobody else
+    /// offers are free again.
     pub(crate) fn withdraw(&self) {
         for (service, endpoint) in &self.endpoints {
             endpoint.close();
@@ -396,6 +423,7 @@ impl AgentSession {
                 *service.left.lock() = Some(Instant::now());
             }
         }
+        drop(std::mem::take(&mut *self.ports.lock()));
     }
 }
 
@@ -415,7 +443,7 @@ impl Drop for Registration {
         }
         drop(agents);
         let reason = self.agent.session.end().unwrap_or(Reason::Unknown);
-        self.sessions.observe.session_ended(reason);
+        self.sessions.observe.session_ended(reason, self.agent.offers_tcp());
     }
 }
 

@@ -3,11 +3,17 @@
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
+use adit_proto::handshake::Offer;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::sessions::AgentSession;
+
+/// The mode of a gateway that has HTTP listeners.
+pub(crate) const HTTP: &str = "http";
+/// The mode of a gateway that has none.
+pub(crate) const TCP: &str = "tcp";
 
 /// The whole answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +32,7 @@ pub struct Info {
     pub version: String,
     /// Commit it was built from.
     pub sha: String,
-    /// `http`.
+    /// `http`, or `tcp` when there is no HTTP listener.
     pub mode: String,
     /// RFC 3339, with fraction and zone.
     pub start_time: String,
@@ -45,7 +51,8 @@ pub struct Client {
     pub remote_addr: String,
     /// Since when, RFC 3339 with fraction and zone.
     pub since: String,
-    /// `host=upstream`, `*=upstream` for a catch-all.
+    /// `host=upstream`, `*=upstream` for a catch-all, `tcp:port=upstream` for a TCP service. In mode `tcp` an
+    /// upstream alone, with its public port in front where that is another one: `localhost:5432`, `2222=localhost:22`.
     pub upstreams: Vec<String>,
 }
 
@@ -55,21 +62,54 @@ pub(crate) fn rfc3339(time: SystemTime) -> String {
 }
 
 impl Client {
-    pub(crate) fn of(agent: &AgentSession) -> Self {
+    pub(crate) fn of(agent: &AgentSession, mode: &str) -> Self {
+        let show = if mode == TCP { in_tcp_mode } else { in_http_mode };
         Self {
             client_id: agent.instance.to_string(),
             remote_addr: canonical(agent.remote).to_string(),
             since: rfc3339(agent.since),
-            upstreams: agent
-                .offers
-                .iter()
-                .map(|offer| format!("{}={}", offer.service, offer.upstream))
-                .collect(),
+            upstreams: agent.offers.iter().map(show).collect(),
         }
+    }
+}
+
+fn in_http_mode(offer: &Offer) -> String {
+    let upstream = offer.upstream.strip_prefix("tcp://").unwrap_or(&offer.upstream);
+    format!("{}={upstream}", offer.service)
+}
+
+fn in_tcp_mode(offer: &Offer) -> String {
+    let upstream = offer.upstream.strip_prefix("tcp://").unwrap_or(&offer.upstream);
+    match offer.service.tcp_port() {
+        Some(port) if upstream.ends_with(&format!(":{port}")) => upstream.to_owned(),
+        Some(port) => format!("{port}={upstream}"),
+        None => in_http_mode(offer),
     }
 }
 
 /// An IPv4 agent on a dual-stack listener is shown as what it is.
 fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upstreams_are_written_as_each_mode_has_them() {
+        let offer = |service: &str, upstream: &str| Offer {
+            service: service.parse().unwrap(),
+            upstream: upstream.to_owned(),
+        };
+        let same = offer("tcp:8001", "tcp://localhost:8001");
+        let other = offer("tcp:2222", "tcp://localhost:22");
+        assert_eq!(
+            (in_tcp_mode(&same), in_tcp_mode(&other)),
+            ("localhost:8001".into(), "2222=localhost:22".into())
+        );
+        assert_eq!(in_tcp_mode(&offer("tcp:5", "unix:/run/a.sock")), "5=unix:/run/a.sock");
+        assert_eq!(in_http_mode(&same), "tcp:8001=localhost:8001");
+        assert_eq!(in_http_mode(&offer("*", "http://h:1")), "*=http://h:1");
+    }
 }

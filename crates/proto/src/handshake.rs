@@ -8,7 +8,7 @@
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 use crate::limits::MAX_OFFERS;
-use crate::names::{HostPattern, InstanceId};
+use crate::names::{InstanceId, ServiceName};
 use crate::reason::Reason;
 use crate::wire::{DecodeError, Reader, put_text};
 
@@ -24,8 +24,8 @@ pub const ALPN: &[u8] = b"adit/1";
 /// One service an agent offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
-    /// The hosts it answers for.
-    pub service: HostPattern,
+    /// What it is reached by.
+    pub service: ServiceName,
     /// What stands behind it, for people to read: `http://127.0.0.1:8080`.
     pub upstream: String,
 }
@@ -198,6 +198,7 @@ impl Refused {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::HostPattern;
 
     fn hello() -> Hello {
         Hello {
@@ -207,7 +208,10 @@ mod tests {
             generation: 3,
             release: "0.1.0".into(),
             hostname: "edge-1".into(),
-            offers: vec![Offer { service: HostPattern::Any, upstream: "http://127.0.0.1:8080".into() }],
+            offers: vec![
+                Offer { service: HostPattern::Any.into(), upstream: "http://127.0.0.1:8080".into() },
+                Offer { service: ServiceName::Tcp(5432), upstream: "tcp://127.0.0.1:5432".into() },
+            ],
             proof: [9; PROOF_LEN],
         }
     }

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
-use crate::names::HostPattern;
+use crate::names::ServiceName;
 use crate::wire::{DecodeError, Reader, put_text};
 
 /// The payload of an `OPEN` frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamHeader {
     /// The offer this stream is for, exactly as the agent made it. An agent reaches nothing it did not offer.
-    pub service: HostPattern,
+    pub service: ServiceName,
     /// Who connected to the gateway, for the agent's log.
     pub client_addr: Option<SocketAddr>,
     /// How long the agent may take to connect to the upstream.
@@ -72,9 +72,13 @@ mod tests {
 
     #[test]
     fn a_header_reads_back_as_written() {
-        for client_addr in [None, "192.0.2.1:7".parse().ok(), "[2001:db8::1]:65535".parse().ok()] {
+        for (client_addr, service) in [
+            (None, "*.example.com"),
+            ("192.0.2.1:7".parse().ok(), "tcp:5432"),
+            ("[2001:db8::1]:65535".parse().ok(), "*"),
+        ] {
             let header = StreamHeader {
-                service: "*.example.com".parse().unwrap(),
+                service: service.parse().unwrap(),
                 client_addr,
                 connect_timeout: Duration::from_millis(1234),
             };

@@ -24,6 +24,9 @@ pub enum NameError {
     /// A star anywhere but as the whole first label.
     #[error("`*` may only stand alone or in front, as in `*.example.com`")]
     Wildcard,
+    /// Not a port after `tcp:`.
+    #[error("a port is a number from 1 to 65535")]
+    Port,
     /// Not 32 lower-case hexadecimal digits.
     #[error("an instance id is 32 lower-case hexadecimal digits")]
     InstanceId,
@@ -124,6 +127,58 @@ impl FromStr for HostPattern {
     }
 }
 
+/// What a service is reached by: hosts of the HTTP listeners, or a public port of its own.
+///
+/// As text a port has its protocol in front, `tcp:5432`; no host pattern has a colon in it, so the two never meet.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ServiceName {
+    /// HTTP requests for these hosts.
+    Host(HostPattern),
+    /// Every connection to this TCP port.
+    Tcp(u16),
+}
+
+impl ServiceName {
+    /// The TCP port, if it is reached by one.
+    #[must_use]
+    pub const fn tcp_port(&self) -> Option<u16> {
+        match self {
+            Self::Host(_) => None,
+            Self::Tcp(port) => Some(*port),
+        }
+    }
+}
+
+impl From<HostPattern> for ServiceName {
+    fn from(hosts: HostPattern) -> Self {
+        Self::Host(hosts)
+    }
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(hosts) => hosts.fmt(f),
+            Self::Tcp(port) => write!(f, "tcp:{port}"),
+        }
+    }
+}
+
+impl FromStr for ServiceName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        text.strip_prefix("tcp:")
+            .map_or_else(|| text.parse().map(Self::Host), |port| parse_port(port).map(Self::Tcp))
+    }
+}
+
+/// A port in the one way it is written: digits, no sign, no zero in front.
+fn parse_port(text: &str) -> Result<u16, NameError> {
+    let well_formed = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
+    text.parse().ok().filter(|_| well_formed).ok_or(NameError::Port)
+}
+
 /// Names one running agent process: 32 lower-case hexadecimal digits, made at start. It is the `clientID` of
 /// `/status`, and what lets a returning agent replace its own old session and nobody else's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -202,6 +257,20 @@ mod tests {
         assert!(!pattern.matches(&host("example.com")));
         assert!(!pattern.matches(&host("badexample.com")));
         assert_eq!(pattern.to_string(), "*.example.com");
+    }
+
+    #[test]
+    fn a_service_is_named_by_hosts_or_by_a_port() {
+        for (text, port) in
+            [("tcp:1", Some(1)), ("tcp:65535", Some(65535)), ("*.a.example", None), ("*", None)]
+        {
+            let name: ServiceName = text.parse().unwrap();
+            assert_eq!((name.to_string().as_str(), name.tcp_port()), (text, port));
+        }
+        for text in ["tcp:", "tcp:0", "tcp:080", "tcp:+80", "tcp:65536", "tcp:80 ", "tcp:a"] {
+            assert_eq!(text.parse::<ServiceName>(), Err(NameError::Port), "{text}");
+        }
+        assert_eq!("udp:53".parse::<ServiceName>(), Err(NameError::Character(':')));
     }
 
     #[test]

@@ -115,6 +115,8 @@ reasons! {
     RateLimited = 22, "rate_limited", 429, Policy;
     /// The agent does not offer what it was asked for.
     NotOffered = 23, "not_offered", 502, Policy;
+    /// A port that the agent offers is not allowed on the gateway, or cannot be bound there.
+    PortUnavailable = 24, "port_unavailable", 409, Gateway;
 
     /// No service is known under this host name.
     NoRoute = 30, "no_route", 404, Client;

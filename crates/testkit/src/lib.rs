@@ -15,9 +15,11 @@
 pub mod certificate;
 pub mod h2;
 pub mod logs;
+pub mod ports;
 pub mod proxy;
 pub mod samples;
 pub mod session;
+pub mod tcp;
 pub mod upstream;
 pub mod wait;
 pub mod wire;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use adit_agent::config::{GatewayUrl, Service, Transport, Upstream, Verify};
 use adit_agent::{Agent, Config as AgentConfig};
-use adit_gateway::config::{Config, Control, HttpListener, Limits, NamedToken, Tls};
+use adit_gateway::config::{Config, Control, HttpListener, Limits, NamedToken, TcpServices, Tls};
 use adit_gateway::{Gateway, StartError};
 use adit_telemetry::logs::{FlushGuard, LineWriter};
 use adit_tunnel::proof::TokenKey;
@@ -59,7 +59,7 @@ impl AgentPlan {
         }
     }
 
-    /// Offers an upstream under a host. `https+any://` is an upstream whose certificate is not looked at.
+    /// Offers an upstream under a host, or under a port as in `tcp:5432`. `https+any://` is an upstream whose certificate is not looked at.
     #[must_use]
     pub fn offer(mut self, host: &str, upstream: impl fmt::Display) -> Self {
         self.offers.push((host.to_owned(), upstream.to_string()));
@@ -103,7 +103,7 @@ impl AgentPlan {
 
     fn config(&self, control: SocketAddr) -> AgentConfig {
         let service = |(host, upstream): &(String, String)| Service {
-            host: host.parse().unwrap(),
+            name: host.parse().unwrap(),
             upstream: parse_upstream(upstream),
         };
         let to = self.gateway.unwrap_or(control);
@@ -220,6 +220,7 @@ impl World {
             tokens: vec![NamedToken { name: TOKEN_NAME.to_owned(), key: TokenKey::new(TOKEN.as_bytes()) }],
             allow: Vec::new(),
             trusted_proxies: Vec::new(),
+            tcp: Some(TcpServices { listen: any_port().ip(), ports: Vec::new() }),
             // Nobody of a former life is on the way back.
             limits: Limits { agent_wait: Duration::from_millis(50), ..Limits::default() },
             request_log: Some(log),

@@ -28,7 +28,7 @@ fn main() {
     rt.block_on(async move {
         let scope = Scope::new();
         let header = StreamHeader {
-            service: HostPattern::Any,
+            service: HostPattern::Any.into(),
             client_addr: None,
             connect_timeout: Duration::from_secs(5),
         };

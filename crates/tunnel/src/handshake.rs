@@ -157,7 +157,7 @@ mod tests {
             generation: 1,
             release: "test".into(),
             hostname: "test".into(),
-            offers: vec![Offer { service: HostPattern::Any, upstream: "http_status:204".into() }],
+            offers: vec![Offer { service: HostPattern::Any.into(), upstream: "http_status:204".into() }],
             proof: [0; PROOF_LEN],
         }
     }

@@ -10,7 +10,9 @@ use tempfile::TempDir;
 use super::http::{self, Request};
 use super::metrics::Scrape;
 use super::process::{self, Process};
-use super::{ports, secrets, tools, wait};
+use adit_testkit::ports;
+
+use super::{secrets, tools, wait};
 
 /// A folder with a token, and everything that runs from it.
 #[derive(Debug)]

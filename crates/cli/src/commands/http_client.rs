@@ -1,97 +1,21 @@
 //! `adit http client`: an agent from flags alone.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use adit_agent::config::{Config, GatewayUrl, Service, Upstream, Verify};
+use adit_agent::config::Upstream;
 
-use crate::config::agent::AgentSettings;
-use crate::egress::EgressArgs;
+use crate::commands::client_args::{ClientArgs, Offered};
 use crate::error::CliError;
-use crate::flags::{LogArgs, go_bool};
-use crate::generate::{GenerateArgs, HandedFile, Manifest, Role};
-use crate::token::TokenArgs;
-use crate::{duration, generate, output, role, upstreams};
+use crate::{generate, upstreams};
 
 /// Flags of `adit http client`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The gateway's control port, as in wss://HOST:8123.
-    #[arg(long, value_name = "URL")]
-    url: Option<String>,
-    /// Deprecated: use --url.
-    #[arg(long, value_name = "URL", hide = true)]
-    connect: Option<String>,
     /// What is exposed: `domain=url`, or a bare url for every domain; repeat, or separate with commas.
     #[arg(long, value_name = "[DOMAIN=]URL")]
     upstream: Vec<String>,
-    /// Accept the gateway by its proof of the token. With --auto-tls=false its certificate is verified as well.
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true)]
-    #[arg(default_missing_value = "true", value_parser = go_bool, action = clap::ArgAction::Set)]
-    auto_tls: bool,
-    /// PEM file with the only authorities that may have signed the gateway's certificate; needs --auto-tls=false.
-    #[arg(long, visible_alias = "tls-ca", value_name = "FILE")]
-    ca: Option<PathBuf>,
     #[command(flatten)]
-    egress: EgressArgs,
-    #[command(flatten)]
-    token: TokenArgs,
-    /// Where the agent's own /metrics, /healthz and /ready listen; nowhere when left out.
-    #[arg(long, value_name = "IP:PORT")]
-    listen: Option<SocketAddr>,
-    /// How long open streams may go on after SIGTERM or SIGINT.
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
-    drain_timeout: Duration,
-    #[command(flatten)]
-    log: LogArgs,
-    #[command(flatten)]
-    generate: GenerateArgs,
-    #[command(flatten)]
-    elsewhere: ElsewhereArgs,
-}
-
-/// Flags that are understood so that they can be answered.
-#[derive(Debug, clap::Args)]
-struct ElsewhereArgs {
-    #[arg(long, hide = true, value_name = "LICENSE")]
-    license: Option<String>,
-    #[arg(long, hide = true, value_name = "FILE")]
-    license_file: Option<String>,
-    #[arg(long, hide = true, value_name = "NAME")]
-    license_env: Option<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_value_t = false)]
-    #[arg(default_missing_value = "true", value_parser = go_bool, action = clap::ArgAction::Set)]
-    demux: bool,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_value_t = false)]
-    #[arg(default_missing_value = "true", value_parser = go_bool, action = clap::ArgAction::Set)]
-    insecure: bool,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_value_t = true)]
-    #[arg(default_missing_value = "true", value_parser = go_bool, action = clap::ArgAction::Set)]
-    strict_forwarding: bool,
-}
-
-impl ElsewhereArgs {
-    fn answer(&self) -> Result<(), CliError> {
-        if self.license.is_some() || self.license_file.is_some() || self.license_env.is_some() {
-            output::note("no license is needed; the flag is ignored");
-        }
-        if self.demux {
-            output::note("--demux is not needed: one session always carries every upstream");
-        }
-        if self.insecure {
-            output::note("--insecure changes nothing: a session always runs over TLS");
-        }
-        if self.strict_forwarding {
-            return Ok(());
-        }
-        Err(CliError::usage("--strict-forwarding=false cannot be used")
-            .because(
-                "an agent reaches only the upstreams it declares, so that nobody can use it as an open proxy",
-            )
-            .next("remove the flag and name each upstream with --upstream"))
-    }
+    client: ClientArgs,
 }
 
 /// Runs the agent, or prints what would run it elsewhere.
@@ -99,92 +23,22 @@ impl ElsewhereArgs {
 /// # Errors
 /// The flags are wrong, or the agent could not be started.
 pub(crate) async fn run(args: Args) -> Result<ExitCode, CliError> {
-    args.elsewhere.answer()?;
-    if let Some(target) = args.generate.target() {
-        output::print(&generate::render(target, &args.manifest()?)?);
-        return Ok(ExitCode::SUCCESS);
-    }
-    role::agent(args.settings()?).await
+    let offered = args.offered()?;
+    args.client.run("http client", offered).await
 }
 
 impl Args {
-    fn gateway(&self) -> Result<GatewayUrl, CliError> {
-        if self.connect.is_some() {
-            output::warning("--connect is deprecated; use --url, which is the same");
-        }
-        let (flag, text) = match (&self.url, &self.connect) {
-            (Some(_), Some(_)) => {
-                return Err(CliError::usage("--url and --connect are both given").next("keep --url"));
-            }
-            (Some(url), None) => ("--url", url),
-            (None, Some(url)) => ("--connect", url),
-            (None, None) => {
-                return Err(
-                    CliError::usage("no gateway to connect to").next("name it with --url wss://HOST:8123")
-                );
-            }
-        };
-        text.parse().map_err(|cause: adit_agent::config::UrlError| {
-            CliError::usage(format!("{flag} {text} cannot be used"))
-                .caused_by(&cause)
-                .next("write wss://HOST:8123")
-        })
-    }
-
-    fn verify(&self) -> Result<Verify, CliError> {
-        match (self.auto_tls, &self.ca) {
-            (true, None) => Ok(Verify::TokenProof),
-            (false, None) => Ok(Verify::System),
-            (false, Some(ca)) => Ok(Verify::Ca(ca.clone())),
-            (true, Some(_)) => Err(CliError::usage("--ca cannot be used with --auto-tls")
-                .because("the gateway is known by its proof of the token, and any certificate will do")
-                .next("add --auto-tls=false to verify the certificate as well")),
-        }
-    }
-
-    fn settings(&self) -> Result<AgentSettings, CliError> {
-        Ok(AgentSettings {
-            config: Config {
-                gateway: self.gateway()?,
-                egress: self.egress.egress()?,
-                verify: self.verify()?,
-                services: upstreams::parse(&self.upstream)?,
-                token: self.token.read()?.key(),
-                listen: self.listen,
-                drain_timeout: self.drain_timeout,
-                process_log: None,
-                revision: crate::version::SHA,
-            },
-            log: self.log.settings(),
-        })
-    }
-
-    fn manifest(&self) -> Result<Manifest, CliError> {
-        let mut services: Vec<Service> = upstreams::parse(&self.upstream)?;
-        for service in &mut services {
-            if let Upstream::Files { root, .. } = &mut service.upstream {
+    fn offered(&self) -> Result<Offered, CliError> {
+        let services = upstreams::parse(&self.upstream)?;
+        let mut flags = Vec::new();
+        for service in &services {
+            let mut elsewhere = service.clone();
+            if let Upstream::Files { root, .. } = &mut elsewhere.upstream {
                 *root = generate::absolute(root)?;
             }
+            flags.push(format!("--upstream={}", upstreams::show(&elsewhere)));
         }
-        self.verify()?;
-        let mut flags = vec![format!("--url={}", self.gateway()?), format!("--auto-tls={}", self.auto_tls)];
-        flags.extend(services.iter().map(|service| format!("--upstream={}", upstreams::show(service))));
-        flags.extend(self.egress.arguments()?);
-        flags.extend(self.listen.map(|addr| format!("--listen={addr}")));
-        flags.push(format!("--drain-timeout={}", duration::show(&self.drain_timeout)));
-        flags.extend(self.log.arguments());
-        let ca = self.ca.as_deref().map(generate::absolute).transpose()?;
-        Ok(Manifest {
-            role: Role::Agent,
-            name: self.generate.name("adit-agent")?,
-            verb: "http client",
-            flags,
-            token: self.token.source()?,
-            files: ca.map(|path| HandedFile { flag: "--ca", id: "ca.crt", path }).into_iter().collect(),
-            state: None,
-            writes: None,
-            drain_timeout: self.drain_timeout,
-        })
+        Ok(Offered { services, flags })
     }
 }
 
@@ -204,43 +58,13 @@ mod tests {
         Line::parse_from(std::iter::once("client").chain(line.split(' '))).args
     }
 
-    fn refused(line: &str) -> String {
-        let args = parse(line);
-        args.elsewhere.answer().and_then(|()| args.settings().map(drop)).unwrap_err().to_string()
-    }
-
     #[test]
-    fn flags_become_an_agents_configuration() {
-        let settings = parse("--token T --connect wss://h/connect --upstream a.com=http://x:1,http://y:2")
-            .settings()
-            .unwrap();
-        assert_eq!(settings.config.gateway.to_string(), "wss://h:8123");
-        assert_eq!(settings.config.verify, Verify::TokenProof);
-        let shown: Vec<String> = settings.config.services.iter().map(upstreams::show).collect();
+    fn upstreams_become_services() {
+        let offered =
+            parse("--token T --url wss://h --upstream a.com=http://x:1,http://y:2").offered().unwrap();
+        let shown: Vec<String> = offered.services.iter().map(upstreams::show).collect();
         assert_eq!(shown, ["a.com=http://x:1", "*=http://y:2"]);
-    }
-
-    #[test]
-    fn verification_follows_auto_tls() {
-        let rest = "--token T --url wss://h --upstream http://x";
-        let verify = |flags: &str| parse(&format!("{rest} {flags}")).verify();
-        assert_eq!(verify("--auto-tls=false").unwrap(), Verify::System);
-        assert_eq!(verify("--auto-tls=false --tls-ca f").unwrap(), Verify::Ca("f".into()));
-        assert!(verify("--ca f").unwrap_err().to_string().contains("--auto-tls=false"));
-    }
-
-    #[test]
-    fn what_cannot_be_is_refused_with_the_reason() {
-        let rest = "--token T --upstream http://x";
-        assert!(refused(rest).contains("no gateway to connect to"));
-        assert!(refused(&format!("{rest} --url ws://h")).contains("use wss://h"));
-        assert!(refused(&format!("{rest} --url wss://h --connect wss://h")).contains("keep --url"));
-        assert!(refused(&format!("{rest} --url wss://h --strict-forwarding=false")).contains("open proxy"));
-        assert!(refused("--token T --url wss://h").contains("no upstream"));
-    }
-
-    #[test]
-    fn notes_do_not_stop_anything() {
-        assert!(parse("--license L --demux --insecure --strict-forwarding").elsewhere.answer().is_ok());
+        assert_eq!(offered.flags, ["--upstream=a.com=http://x:1", "--upstream=*=http://y:2"]);
+        assert!(parse("--token T --url wss://h").offered().unwrap_err().to_string().contains("no upstream"));
     }
 }

@@ -4,19 +4,20 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use adit_agent::config::{Config, GatewayUrl, Service, Transport, Upstream, Verify};
-use adit_proto::names::HostPattern;
+use adit_proto::names::{HostPattern, ServiceName};
 use adit_tunnel::proof::TokenKey;
 use adit_tunnel::proxy::Egress;
 
 use super::reader::{Fields, Key, Presence, Reader, Row, Section};
 use super::tree::Node;
 use super::values::{
-    ADDRESS, CHECK, Check, EGRESS, FILE, GATEWAY_URL, HOST, LogSettings, SECRET, SWITCH, SecretValue,
+    ADDRESS, CHECK, Check, EGRESS, FILE, GATEWAY_URL, HOST, LogSettings, PORTS, SECRET, SWITCH, SecretValue,
     TRANSPORT, UPSTREAM, show_transport,
 };
 use super::{Loaded, shared};
 use crate::egress::{self, Choice};
 use crate::error::CliError;
+use crate::flags::PortRange;
 
 /// All that `adit agent` is told.
 #[derive(Debug)]
@@ -95,6 +96,12 @@ const SERVICE_HOST: Key<HostPattern> = Key {
     presence: Presence::Default("*"),
     doc: "The hosts it answers for: one, all below a domain, or every one that nobody else answers for.",
 };
+const SERVICE_PORT: Key<PortRange> = Key {
+    name: "port",
+    kind: &PORTS,
+    presence: Presence::Optional("reached by host"),
+    doc: "The gateway's TCP port it is reached by instead of a host; a range takes the upstream's ports in the same order.",
+};
 const SERVICE_UPSTREAM: Key<Upstream> =
     Key { name: "upstream", kind: &UPSTREAM, presence: Presence::Required, doc: "What stands behind it." };
 const INSECURE: Key<bool> = Key {
@@ -112,7 +119,7 @@ const BROWSING: Key<bool> = Key {
 const SERVICE_SECTION: Section = Section {
     title: "services[]",
     doc: "One offered service.",
-    rows: &[SERVICE_HOST.row(), SERVICE_UPSTREAM.row(), INSECURE.row(), BROWSING.row()],
+    rows: &[SERVICE_HOST.row(), SERVICE_PORT.row(), SERVICE_UPSTREAM.row(), INSECURE.row(), BROWSING.row()],
 };
 
 /// Every section, in the order of the reference page.
@@ -243,21 +250,51 @@ fn services(reader: &mut Reader<'_>, root: &Fields<'_>) -> Vec<Service> {
     let mut services: Vec<Service> = Vec::new();
     for (path, node) in reader.items(root, SERVICES) {
         let Some(fields) = reader.fields(node, path, &SERVICE_SECTION) else { continue };
-        let host = reader.value(&fields, &SERVICE_HOST);
+        let names = names(reader, &fields);
         let upstream = reader.value(&fields, &SERVICE_UPSTREAM);
         let upstream = upstream.and_then(|upstream| options(reader, &fields, upstream));
-        let (Some(host), Some(upstream)) = (host, upstream) else { continue };
-        if services.iter().any(|other| other.host == host) {
-            let what = format!("{} is {host} again", fields.path(SERVICE_HOST.name));
-            reader.problem(
-                fields.value_at(SERVICE_HOST.name),
-                what,
-                "one host has one upstream; start one agent per upstream to balance",
-            );
+        let (Some(names), Some(upstream)) = (names, upstream) else { continue };
+        let key = if fields.has(SERVICE_PORT.name) { SERVICE_PORT.name } else { SERVICE_HOST.name };
+        for (name, upstream) in names.into_iter().zip(in_a_row(upstream)) {
+            let service = Service { name, upstream };
+            if let Err(cause) = service.check() {
+                let what = format!("{}: {cause}", fields.path(SERVICE_UPSTREAM.name));
+                reader.problem(fields.value_at(SERVICE_UPSTREAM.name), what, "change one of the two");
+                break;
+            }
+            if services.iter().any(|other| other.name == service.name) {
+                let what = format!("{} is {} again", fields.path(key), service.name);
+                let hint = "one service has one upstream; start one agent per upstream to balance";
+                reader.problem(fields.value_at(key), what, hint);
+            }
+            services.push(service);
         }
-        services.push(Service { host, upstream });
     }
     services
+}
+
+/// What a service is reached by: hosts, or one port after another.
+fn names(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Vec<ServiceName>> {
+    if !fields.has(SERVICE_PORT.name) {
+        return Some(vec![reader.value(fields, &SERVICE_HOST)?.into()]);
+    }
+    if fields.has(SERVICE_HOST.name) {
+        let what = format!("{} and {} are both given", fields.path(SERVICE_HOST.name), SERVICE_PORT.name);
+        reader.problem(fields.key_at(SERVICE_PORT.name), what, "keep one of them; a service has one name");
+        return None;
+    }
+    let range = reader.written(fields, &SERVICE_PORT)?;
+    Some(range.as_inner().clone().map(ServiceName::Tcp).collect())
+}
+
+/// The upstream, and those on the ports after it, for the ports of a range.
+fn in_a_row(upstream: Upstream) -> impl Iterator<Item = Upstream> {
+    std::iter::successors(Some(upstream), |last| match last {
+        Upstream::Tcp { host, port } => {
+            Some(Upstream::Tcp { host: host.clone(), port: port.checked_add(1)? })
+        }
+        other => Some(other.clone()),
+    })
 }
 
 /// Applies the options that only some upstreams have, and refuses them on the others.
@@ -291,6 +328,8 @@ fn options(reader: &mut Reader<'_>, fields: &Fields<'_>, upstream: Upstream) -> 
             }
             Some(Upstream::Files { root, browsing: reader.value(fields, &BROWSING)? })
         }
-        other @ (Upstream::Http { .. } | Upstream::Unix(_) | Upstream::Status(_)) => Some(other),
+        other @ (Upstream::Http { .. } | Upstream::Tcp { .. } | Upstream::Unix(_) | Upstream::Status(_)) => {
+            Some(other)
+        }
     }
 }

@@ -1,18 +1,18 @@
 //! `gateway.yaml`: one definition per key, and how they become a gateway's configuration.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use adit_gateway::config::{Config, Control, HttpListener, Limits, NamedToken, Tls};
+use adit_gateway::config::{Config, Control, HttpListener, Limits, NamedToken, TcpServices, Tls};
 use adit_tunnel::proof::TokenKey;
 use ipnet::IpNet;
 
 use super::reader::{Fields, Key, Presence, Reader, Row, Section};
 use super::tree::Node;
 use super::values::{
-    ADDRESS, COUNT, COUNT_OR_ZERO, DIRECTORY, DURATION, DURATION_OR_ZERO, FILE, LOG_TARGET, LogSettings,
-    LogTarget, NAME, NETWORK, SECRET, SIZE, SMALL_COUNT, SecretValue, TEXT,
+    ADDRESS, COUNT, COUNT_OR_ZERO, DIRECTORY, DURATION, DURATION_OR_ZERO, FILE, IP, LOG_TARGET, LogSettings,
+    LogTarget, NAME, NETWORK, PORTS, SECRET, SIZE, SMALL_COUNT, SecretValue, TEXT,
 };
 use super::{Loaded, env, shared};
 use crate::error::CliError;
@@ -32,8 +32,16 @@ const DEFAULTS: Presence = Presence::Optional("the defaults of its keys");
 
 const CONTROL: Row =
     Row::map("control", DEFAULTS, "The port that agents, `adit status` and Prometheus connect to.");
-const HTTP: Row =
-    Row::list("http", Presence::Optional("one listener on 0.0.0.0:8000"), "The public HTTP listeners.");
+const HTTP: Row = Row::list(
+    "http",
+    Presence::Optional("one listener on 0.0.0.0:8000, or none beside `tcp`"),
+    "The public HTTP listeners.",
+);
+const TCP: Row = Row::map(
+    "tcp",
+    Presence::Optional("no TCP services"),
+    "TCP services: public ports that agents name. Without `http` beside it this is a gateway for TCP alone.",
+);
 const TOKENS: Row =
     Row::list("tokens", Presence::Required, "Who may connect an agent or read the control port.");
 const ACCESS: Row = Row::map("access", DEFAULTS, "Who may use the public listeners.");
@@ -51,6 +59,7 @@ const ROOT: Section = Section {
     rows: &[
         CONTROL,
         HTTP,
+        TCP,
         TOKENS,
         ACCESS,
         LIMITS,
@@ -90,6 +99,23 @@ const HTTP_TLS: Row = Row::map(
 );
 const HTTP_SECTION: Section =
     Section { title: "http[]", doc: "One public HTTP listener.", rows: &[HTTP_LISTEN.row(), HTTP_TLS] };
+
+const TCP_LISTEN: Key<IpAddr> = Key {
+    name: "listen",
+    kind: &IP,
+    presence: Presence::Default("0.0.0.0"),
+    doc: "The address that every offered port is bound to.",
+};
+const TCP_PORTS: Row = Row::list(
+    "ports",
+    Presence::Optional("any that can be bound"),
+    "Ports and ranges that agents may offer.",
+);
+const TCP_SECTION: Section = Section {
+    title: "tcp",
+    doc: "TCP services. A port is bound while an agent offers it.",
+    rows: &[TCP_LISTEN.row(), TCP_PORTS],
+};
 
 const AUTO: Row = Row::map(
     "auto",
@@ -212,6 +238,7 @@ pub(crate) const SECTIONS: &[&Section] = &[
     &ROOT,
     &CONTROL_SECTION,
     &HTTP_SECTION,
+    &TCP_SECTION,
     &TLS_SECTION,
     &AUTO_SECTION,
     &TOKEN_SECTION,
@@ -233,6 +260,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<GatewaySettin
     let root = reader.fields(node, String::new(), &ROOT)?;
     let control = control(reader, &root);
     let http = http(reader, &root);
+    let tcp = root.has(TCP.name).then(|| tcp(reader, &root));
     let tokens = tokens(reader, &root);
     let access = access(reader, &root);
     let limits = limits(reader, &root);
@@ -251,6 +279,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<GatewaySettin
         config: Config {
             control,
             http,
+            tcp: tcp.flatten(),
             tokens,
             allow,
             trusted_proxies,
@@ -274,6 +303,9 @@ fn control(reader: &mut Reader<'_>, root: &Fields<'_>) -> Option<Control> {
 
 fn http(reader: &mut Reader<'_>, root: &Fields<'_>) -> Vec<HttpListener> {
     if !root.has(HTTP.name) {
+        if root.has(TCP.name) {
+            return Vec::new();
+        }
         let default =
             (ADDRESS.parse)(&super::values::Context { directory: Path::new("") }, HTTP_DEFAULT).ok();
         reader.setting(format!("{}[0].listen", HTTP.name), HTTP_DEFAULT.to_owned(), true);
@@ -297,6 +329,13 @@ fn http(reader: &mut Reader<'_>, root: &Fields<'_>) -> Vec<HttpListener> {
         listeners.push(HttpListener { listen, tls: tls.flatten() });
     }
     listeners
+}
+
+fn tcp(reader: &mut Reader<'_>, root: &Fields<'_>) -> Option<TcpServices> {
+    let fields = reader.map(root, TCP, &TCP_SECTION)?;
+    let ports = reader.list(&fields, TCP_PORTS, &PORTS);
+    let ports = ports.iter().map(|range| range.as_inner().clone()).collect();
+    Some(TcpServices { listen: reader.value(&fields, &TCP_LISTEN)?, ports })
 }
 
 const HTTP_DEFAULT: &str = "0.0.0.0:8000";

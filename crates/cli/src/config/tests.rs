@@ -140,7 +140,7 @@ token: file:other
             "agent.yaml:7:11: services[0].host: each part between dots must have 1 to 63 characters; write \
              example.com, *.example.com or \"*\"",
             "agent.yaml:8:15: services[0].upstream: an upstream has no path: requests keep the path they came with; \
-             write http://host:port, https://host:port, unix:/path, file:/path or http_status:404",
+             write http://host:port, https://host:port, tcp://host:port, unix:/path, file:/path or http_status:404",
             "agent.yaml:10:5: services[1].browsing has no meaning for http://127.0.0.1:8080; remove it; it belongs to \
              file: upstreams",
             "agent.yaml:12:5: services[2].insecure_skip_verify has no meaning for file:DIR/www; remove it; it belongs \
@@ -265,7 +265,7 @@ listen: localhost:9090
         config.services[1].upstream,
         Upstream::Files { root: directory.path().join("www"), browsing: true }
     );
-    assert_eq!(config.services[1].host.to_string(), "*");
+    assert_eq!(config.services[1].name.to_string(), "*");
     assert_eq!(config.listen.unwrap().to_string(), "127.0.0.1:9090");
 }
 

@@ -9,6 +9,7 @@ use adit_agent::config::{GatewayUrl, Transport, Upstream};
 use adit_proto::names::HostPattern;
 use ipnet::IpNet;
 
+use crate::flags::PortRange;
 use crate::{duration, egress, flags, token};
 use adit_telemetry::secret::Secret;
 
@@ -262,10 +263,34 @@ pub(crate) const HOST: Kind<HostPattern> = Kind {
     show: ToString::to_string,
 };
 
+/// A port or a range of ports.
+pub(crate) const PORTS: Kind<PortRange> = Kind {
+    name: "port or range",
+    form: "a port such as 5432, or a range such as 8000-8010",
+    parse: |_, text| flags::port_range(text).map_err(Bad::because),
+    show: ToString::to_string,
+};
+
+/// An address of this machine.
+pub(crate) const IP: Kind<IpAddr> = Kind {
+    name: "IP address",
+    form: "an IP address such as 0.0.0.0, 127.0.0.1 or ::",
+    parse: |_, text| {
+        flags::bind_ip(text).map_err(|_wrong| {
+            let hint = text
+                .parse::<SocketAddr>()
+                .is_ok()
+                .then(|| "leave the port out; agents name the ports".to_owned());
+            Bad { what: format!("`{text}` is not an IP address"), hint }
+        })
+    },
+    show: ToString::to_string,
+};
+
 /// What stands behind a service.
 pub(crate) const UPSTREAM: Kind<Upstream> = Kind {
     name: "upstream",
-    form: "http://host:port, https://host:port, unix:/path, file:/path or http_status:404",
+    form: "http://host:port, https://host:port, tcp://host:port, unix:/path, file:/path or http_status:404",
     parse: |context, text| match text.parse() {
         Ok(Upstream::Files { root, browsing }) => {
             Ok(Upstream::Files { root: context.directory.join(root), browsing })

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Manifest, Role};
+use super::{Manifest, PublicPort, Role};
 use crate::token::Source;
 use crate::version::VERSION;
 
@@ -26,8 +26,8 @@ fn quoted(text: &str) -> String {
 pub(super) fn objects(manifest: &Manifest) -> String {
     let mut text = head(manifest);
     text.push_str(&deployment(manifest));
-    if let Role::Gateway { control, http } = manifest.role {
-        text.push_str(&service(&manifest.name, control, http));
+    if let Role::Gateway { control, public } = &manifest.role {
+        text.push_str(&service(&manifest.name, *control, public));
     }
     text
 }
@@ -99,13 +99,16 @@ fn container(manifest: &Manifest) -> String {
             manifest.name
         );
     }
-    if let Role::Gateway { control, http } = manifest.role {
+    if let Role::Gateway { control, public } = &manifest.role {
         let _infallible = write!(
             text,
-            "          ports:\n            - name: control\n              containerPort: {control}\n            \
-             - name: http\n              containerPort: {http}\n          readinessProbe:\n            tcpSocket:\n              \
-             port: control\n"
+            "          ports:\n            - name: control\n              containerPort: {control}\n"
         );
+        for PublicPort { name, port } in public {
+            let _infallible =
+                writeln!(text, "            - name: {name}\n              containerPort: {port}");
+        }
+        text.push_str("          readinessProbe:\n            tcpSocket:\n              port: control\n");
     }
     text.push_str(
         "          securityContext:\n            allowPrivilegeEscalation: false\n            \
@@ -143,12 +146,16 @@ fn volumes(manifest: &Manifest) -> String {
     text
 }
 
-fn service(name: &str, control: u16, http: u16) -> String {
-    format!(
+fn service(name: &str, control: u16, public: &[PublicPort]) -> String {
+    let mut text = format!(
         "---\napiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  labels:\n    app.kubernetes.io/name: {name}\n\
          spec:\n  selector:\n    app.kubernetes.io/name: {name}\n  ports:\n    - name: control\n      port: {control}\n      \
-         targetPort: control\n    - name: http\n      port: {http}\n      targetPort: http\n"
-    )
+         targetPort: control\n"
+    );
+    for PublicPort { name, port } in public {
+        let _infallible = writeln!(text, "    - name: {name}\n      port: {port}\n      targetPort: {name}");
+    }
+    text
 }
 
 #[cfg(test)]

@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn a_port_from_1024_on_needs_no_capability() {
         let mut manifest = manifest(Source::Env("TOKEN".into()));
-        manifest.role = Role::Gateway { control: 8123, http: 8000 };
+        manifest.role = Role::Gateway { control: 8123, public: Vec::new() };
         let unit = unit(&manifest, "/adit");
         assert!(!unit.contains("AmbientCapabilities"));
         assert!(

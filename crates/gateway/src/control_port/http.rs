@@ -264,11 +264,11 @@ impl ControlPort {
             info: Info {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 sha: self.revision.to_owned(),
-                mode: "http".to_owned(),
+                mode: self.mode.to_owned(),
                 start_time: rfc3339(self.started),
                 hostname: self.hostname.clone(),
             },
-            clients: self.sessions.list().iter().map(|agent| Client::of(agent)).collect(),
+            clients: self.sessions.list().iter().map(|agent| Client::of(agent, self.mode)).collect(),
         }
     }
 }

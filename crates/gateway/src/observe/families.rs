@@ -27,19 +27,33 @@ pub const FAMILIES: &[Described] = &[
         "code,host,method",
         "Time from the head of a request to the last byte of its response",
     ),
+    family("tcp_controlplane_connected_gauge", "gauge", "", "Agents connected now that offer TCP services"),
+    family(
+        "tcp_controlplane_requests_total",
+        "counter",
+        "code,path",
+        "The same as http_controlplane_requests_total, under the name that TCP tunnels have for it",
+    ),
+    family(
+        "tcp_dataplane_connections_gauge",
+        "gauge",
+        "port",
+        "Connections of TCP services open now, by port",
+    ),
+    family("tcp_dataplane_connections_total", "counter", "port", "Connections of TCP services, by port"),
     family(
         "adit_service_bytes_total",
         "counter",
         "service,direction",
-        "Bytes of bodies and upgraded connections as they move, by service and direction",
+        "Bytes of bodies and of upgraded and TCP connections as they move, by service and direction",
     ),
     family(
         "adit_refusals_total",
         "counter",
         "reason",
-        "Requests the gateway refused or had to cut, by reason; see the list of reasons",
+        "Requests and TCP connections the gateway refused or had to cut, by reason; see the list of reasons",
     ),
-    family("adit_flows", "gauge", "", "Requests and upgraded connections being carried now"),
+    family("adit_flows", "gauge", "", "Requests, upgraded connections and TCP connections being carried now"),
     family("adit_public_connections", "gauge", "", "Connections to public listeners open now"),
     family("adit_sessions_opened_total", "counter", "", "Sessions that were opened by agents"),
     family("adit_sessions_ended_total", "counter", "reason", "Sessions that ended, by reason"),
@@ -73,6 +87,10 @@ pub(super) fn register(inner: &Inner, process_log: Option<LineWriter>, revision:
     add!("http_controlplane_requests_total", inner.control_requests);
     add!("http_dataplane_requests_total", inner.traffic.requests);
     add!("http_dataplane_request_duration_seconds", inner.traffic.durations);
+    add!("tcp_controlplane_connected_gauge", inner.tcp_connected);
+    add!("tcp_controlplane_requests_total", inner.control_requests);
+    add!("tcp_dataplane_connections_gauge", inner.ports.open);
+    add!("tcp_dataplane_connections_total", inner.ports.accepted);
     add!("adit_service_bytes_total", inner.traffic.bytes);
     add!("adit_refusals_total", inner.refusals);
     add!("adit_flows", inner.flows);

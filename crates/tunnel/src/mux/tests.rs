@@ -15,7 +15,11 @@ use super::writing::{QUANTUM, ROUND_ALONE};
 use super::{Gone, Mux, Side, Violation};
 
 fn header() -> StreamHeader {
-    StreamHeader { service: HostPattern::Any, client_addr: None, connect_timeout: Duration::from_secs(10) }
+    StreamHeader {
+        service: HostPattern::Any.into(),
+        client_addr: None,
+        connect_timeout: Duration::from_secs(10),
+    }
 }
 
 fn noop() -> &'static Waker {

@@ -28,7 +28,11 @@ impl Meter for NoMeter {
 }
 
 fn header() -> StreamHeader {
-    StreamHeader { service: HostPattern::Any, client_addr: None, connect_timeout: Duration::from_secs(10) }
+    StreamHeader {
+        service: HostPattern::Any.into(),
+        client_addr: None,
+        connect_timeout: Duration::from_secs(10),
+    }
 }
 
 fn pair(scope: &Scope, buffer: usize) -> (Session, Session) {

@@ -1,0 +1,238 @@
+//! The flags that `adit http server` and `adit tcp server` share, and the gateway they make.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use adit_gateway::config::{Config, Control, HttpListener, Limits, NamedToken, TcpServices, Tls};
+use ipnet::IpNet;
+
+use crate::config::env;
+use crate::config::gateway::GatewaySettings;
+use crate::config::values::LogTarget;
+use crate::error::CliError;
+use crate::flags::{LogArgs, bind_ip, go_bool, network};
+use crate::generate::{GenerateArgs, HandedFile, Manifest, PublicPort, Role};
+use crate::token::TokenArgs;
+use crate::{duration, generate, output, role};
+
+/// Flags of every gateway that is started from flags.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServerArgs {
+    /// Port for agents, `adit status` and Prometheus.
+    #[arg(long, value_name = "PORT", default_value_t = 8123)]
+    control_port: u16,
+    /// Address the control port is bound to.
+    #[arg(long, value_name = "IP", default_value = "0.0.0.0", value_parser = bind_ip)]
+    control_addr: IpAddr,
+    /// Address that public ports are bound to.
+    #[arg(long, visible_alias = "listen-data", value_name = "IP", default_value = "0.0.0.0", value_parser = bind_ip)]
+    data_addr: IpAddr,
+    #[command(flatten)]
+    tls: TlsArgs,
+    /// Addresses and networks that may use public ports; everyone when left out.
+    #[arg(long, visible_alias = "allow-cidr", value_name = "IP|CIDR", value_delimiter = ',', value_parser = network)]
+    allow_ips: Vec<IpNet>,
+    #[command(flatten)]
+    token: TokenArgs,
+    /// Where one line per request or connection is written: off, stdout, stderr or a file.
+    #[arg(long, value_name = "WHERE", default_value = "off")]
+    request_log: String,
+    /// How long open flows may go on after SIGTERM or SIGINT.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
+    drain_timeout: Duration,
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(flatten)]
+    generate: GenerateArgs,
+    #[command(flatten)]
+    acme: AcmeArgs,
+}
+
+/// What a gateway from flags carries.
+#[derive(Debug, Default)]
+pub(crate) struct Carried {
+    /// Public HTTP listeners.
+    pub(crate) http: Vec<HttpListener>,
+    /// TCP services.
+    pub(crate) tcp: Option<TcpServices>,
+    /// Proxies in front that are believed.
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    /// The flags that say all this, each one word, for `--generate`.
+    pub(crate) flags: Vec<String>,
+    /// The public ports, as far as they are known.
+    pub(crate) public: Vec<PublicPort>,
+}
+
+/// Where the control port's certificate comes from.
+#[derive(Debug, clap::Args)]
+struct TlsArgs {
+    /// Make a certificate for the control port. Agents know the gateway by its proof of the token.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true)]
+    #[arg(default_missing_value = "true", value_parser = go_bool, action = clap::ArgAction::Set)]
+    auto_tls: bool,
+    /// Names and addresses the made certificate is valid for, beside localhost.
+    #[arg(long, value_name = "NAME|IP", value_delimiter = ',')]
+    auto_tls_san: Vec<String>,
+    /// Where the made authority and keys are kept [default: $STATE_DIRECTORY, /var/lib/adit as root, or
+    /// ~/.local/state/adit].
+    #[arg(long, value_name = "DIR")]
+    auto_tls_path: Option<PathBuf>,
+    /// PEM file with the control port's certificate chain; needs --auto-tls=false.
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// PEM file with its private key; needs --auto-tls=false.
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+}
+
+/// Flags that are understood so that they can be answered.
+#[derive(Debug, clap::Args)]
+struct AcmeArgs {
+    #[arg(long, hide = true, value_name = "DOMAIN", value_delimiter = ',')]
+    letsencrypt_domain: Vec<String>,
+    #[arg(long, hide = true, value_name = "EMAIL")]
+    letsencrypt_email: Option<String>,
+    #[arg(long, hide = true, value_name = "ISSUER", value_parser = ["prod", "staging"])]
+    letsencrypt_issuer: Option<String>,
+}
+
+impl AcmeArgs {
+    fn refuse(&self) -> Result<(), CliError> {
+        let acme = [
+            (!self.letsencrypt_domain.is_empty(), "--letsencrypt-domain"),
+            (self.letsencrypt_email.is_some(), "--letsencrypt-email"),
+            (self.letsencrypt_issuer.is_some(), "--letsencrypt-issuer"),
+        ];
+        match acme.into_iter().find(|&(given, _)| given) {
+            None => Ok(()),
+            Some((_, flag)) => Err(CliError::usage(format!("{flag} cannot be used"))
+                .because("this version does not fetch certificates by itself")
+                .next(
+                    "give files: --auto-tls=false --tls-cert FILE --tls-key FILE for the control port, \
+                     or http[].tls in gateway.yaml for a public HTTPS listener",
+                )),
+        }
+    }
+}
+
+impl TlsArgs {
+    fn tls(&self) -> Result<Tls, CliError> {
+        let given = self.tls_cert.is_some() || self.tls_key.is_some();
+        if self.auto_tls {
+            if given {
+                return Err(CliError::usage("--tls-cert and --tls-key cannot be used with --auto-tls")
+                    .because("a certificate is either made or read from files")
+                    .next("add --auto-tls=false"));
+            }
+            let directory = self.auto_tls_path.clone().or_else(env::state_directory);
+            return Ok(Tls::Auto { names: self.auto_tls_san.clone(), directory });
+        }
+        if !self.auto_tls_san.is_empty() || self.auto_tls_path.is_some() {
+            return Err(CliError::usage(
+                "--auto-tls-san and --auto-tls-path cannot be used with --auto-tls=false",
+            )
+            .because("no certificate is made")
+            .next("remove them, or --auto-tls=false"));
+        }
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(cert), Some(key)) => Ok(Tls::Files { cert: cert.clone(), key: key.clone() }),
+            _ => Err(CliError::usage("--auto-tls=false needs --tls-cert and --tls-key")
+                .because("the control port always speaks TLS")
+                .next("name the PEM files of the certificate chain and its key")),
+        }
+    }
+}
+
+impl ServerArgs {
+    /// Where the control port is bound.
+    pub(crate) const fn control(&self) -> SocketAddr {
+        SocketAddr::new(self.control_addr, self.control_port)
+    }
+
+    /// Where public ports are bound.
+    pub(crate) const fn data_addr(&self) -> IpAddr {
+        self.data_addr
+    }
+
+    /// Runs a gateway that carries this, or prints what would run it elsewhere. `verb` is the command.
+    ///
+    /// # Errors
+    /// The flags are wrong, or the gateway could not be started.
+    pub(crate) async fn run(self, verb: &'static str, carried: Carried) -> Result<ExitCode, CliError> {
+        self.acme.refuse()?;
+        self.tls.tls()?;
+        if let Some(target) = self.generate.target() {
+            output::print(&generate::render(target, &self.manifest(verb, carried)?)?);
+            return Ok(ExitCode::SUCCESS);
+        }
+        role::gateway(self.settings(carried)?).await
+    }
+
+    /// The gateway's settings.
+    ///
+    /// # Errors
+    /// The flags are wrong.
+    pub(crate) fn settings(&self, carried: Carried) -> Result<GatewaySettings, CliError> {
+        self.acme.refuse()?;
+        let key = self.token.read()?.key();
+        Ok(GatewaySettings {
+            config: Config {
+                control: Control { listen: self.control(), tls: self.tls.tls()? },
+                http: carried.http,
+                tcp: carried.tcp,
+                tokens: vec![NamedToken { name: "default".to_owned(), key }],
+                allow: self.allow_ips.clone(),
+                trusted_proxies: carried.trusted_proxies,
+                limits: Limits::default(),
+                request_log: None,
+                drain_timeout: self.drain_timeout,
+                process_log: None,
+                revision: crate::version::SHA,
+            },
+            request_log: LogTarget::from_text(&self.request_log),
+            log: self.log.settings(),
+        })
+    }
+
+    fn manifest(&self, verb: &'static str, carried: Carried) -> Result<Manifest, CliError> {
+        let mut flags = vec![
+            format!("--control-port={}", self.control_port),
+            format!("--control-addr={}", self.control_addr),
+            format!("--data-addr={}", self.data_addr),
+            format!("--auto-tls={}", self.tls.auto_tls),
+        ];
+        flags.extend(carried.flags);
+        flags.extend(self.tls.auto_tls_san.iter().map(|name| format!("--auto-tls-san={name}")));
+        flags.extend(self.allow_ips.iter().map(|network| format!("--allow-ips={network}")));
+        flags.push(format!("--drain-timeout={}", duration::show(&self.drain_timeout)));
+        let request_log = match LogTarget::from_text(&self.request_log) {
+            LogTarget::File(path) => LogTarget::File(generate::absolute(&path)?),
+            other @ (LogTarget::Off | LogTarget::Stdout | LogTarget::Stderr) => other,
+        };
+        if request_log != LogTarget::Off {
+            flags.push(format!("--request-log={}", request_log.show()));
+        }
+        flags.extend(self.log.arguments());
+        let mut files = Vec::new();
+        for (flag, id, path) in
+            [("--tls-cert", "tls.crt", &self.tls.tls_cert), ("--tls-key", "tls.key", &self.tls.tls_key)]
+        {
+            if let Some(path) = path {
+                files.push(HandedFile { flag, id, path: generate::absolute(path)? });
+            }
+        }
+        Ok(Manifest {
+            role: Role::Gateway { control: self.control_port, public: carried.public },
+            name: self.generate.name("adit-gateway")?,
+            verb,
+            flags,
+            token: self.token.source()?,
+            files,
+            state: self.tls.auto_tls_path.as_deref().map(generate::absolute).transpose()?,
+            writes: if let LogTarget::File(path) = request_log { Some(path) } else { None },
+            drain_timeout: self.drain_timeout,
+        })
+    }
+}

@@ -1,0 +1,173 @@
+//! Carries one connection of a TCP service from its public port to its upstream: what `flow` is for HTTP.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use adit_control::{Permit, Subject, authorize};
+use adit_proto::header::StreamHeader;
+use adit_proto::reason::{Fault, Reason};
+use adit_tunnel::relay::{Terms, relay};
+use adit_tunnel::session::Stream;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::balancer::Endpoint;
+use crate::flow::DataPlane;
+use crate::http::guard::Abort as _;
+use crate::observe::connection::ConnectionRecord;
+use crate::sessions::Service;
+
+pub(crate) mod ports;
+
+/// Bytes of a client that may travel before its upstream is connected.
+const EARLY: usize = 16 * 1024;
+/// What an agent may take beyond its own timeout to say that it has passed.
+const MARGIN: Duration = Duration::from_secs(2);
+/// Pause before endpoints that took no stream are asked again.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Silence ends no TCP connection: nobody knows what it means. Keep-alive finds clients that are gone.
+const TERMS: Terms = Terms { lost: Reason::ClientGone, patience: None };
+
+/// A client's connection. Unless it ended in order it ends with a reset, so that nobody takes what it received for
+/// the whole.
+struct Client {
+    tcp: TcpStream,
+    is_done: bool,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.tcp.abort();
+        }
+    }
+}
+
+/// The outer half: whatever happens inside, including cancellation, ends in one record.
+pub(crate) async fn carry(tcp: TcpStream, peer: SocketAddr, service: &Arc<Service>, plane: &Arc<DataPlane>) {
+    let mut client = Client { tcp, is_done: false };
+    let mut record = plane.observe.begin_connection(service, peer);
+    let reason = match try_carry(&mut client.tcp, peer, service, plane, &mut record).await {
+        Ok(reason) => reason,
+        Err(reason) => {
+            tracing::debug!(%reason, service = %service.name, "refused");
+            reason
+        }
+    };
+    client.is_done = reason == Reason::Done;
+    record.ended(reason);
+}
+
+/// The inner half: the phases in order; each needs what the one before it returned.
+async fn try_carry(
+    client: &mut TcpStream,
+    peer: SocketAddr,
+    service: &Arc<Service>,
+    plane: &DataPlane,
+    record: &mut ConnectionRecord,
+) -> Result<Reason, Reason> {
+    let snapshot = plane.snapshots.current();
+    let subject = Subject { address: Some(peer.ip().to_canonical()) };
+    let permit = authorize(&snapshot, &subject, &service.name).map_err(|denial| denial.reason)?;
+    drop(snapshot);
+    // On the heap, because it is over soon and the connection may be idle for long.
+    let stream = Box::pin(open(client, peer, service, &permit, plane, record)).await?;
+    Ok(relay(stream, client, TERMS, record).await.reason)
+}
+
+/// Opens a stream whose upstream is connected, at one endpoint after another. What the client has sent meanwhile
+/// travels behind each opening, and is kept until one has succeeded.
+///
+/// # Errors
+/// Why the last one failed; [`Reason::NoAgent`] when there is none; [`Reason::ClientGone`].
+async fn open(
+    client: &TcpStream,
+    peer: SocketAddr,
+    service: &Service,
+    permit: &Permit,
+    plane: &DataPlane,
+    record: &mut ConnectionRecord,
+) -> Result<Stream, Reason> {
+    let limits = &plane.limits;
+    let deadline = Instant::now() + limits.agent_wait;
+    let mut early = Early::default();
+    loop {
+        let mut refused = Reason::NoAgent;
+        for endpoint in service.endpoints().filter(|endpoint| endpoint.is_open()) {
+            let header = StreamHeader {
+                service: permit.service().clone(),
+                client_addr: Some(peer),
+                connect_timeout: limits.connect_timeout,
+            };
+            let attempt = attempt(client, &endpoint, &header, &mut early);
+            match tokio::time::timeout(limits.connect_timeout + MARGIN, attempt).await {
+                Ok(Ok(stream)) => {
+                    record.leased(&endpoint, early.bytes.len());
+                    return Ok(stream);
+                }
+                Ok(Err(Reason::ClientGone)) => return Err(Reason::ClientGone),
+                Ok(Err(reason)) => refused = reason,
+                Err(_elapsed) => refused = Reason::UpstreamTimeout,
+            }
+        }
+        // An upstream that cannot be connected to has been tried everywhere; an agent may come back.
+        let is_away = refused.fault() == Fault::Agent;
+        if !is_away || !service.wait_for_endpoint(deadline).await || Instant::now() >= deadline {
+            return Err(refused);
+        }
+        if refused != Reason::NoAgent {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// What the client sent before its upstream was connected.
+#[derive(Default)]
+struct Early {
+    bytes: Vec<u8>,
+    /// Nothing more is read early.
+    is_read: bool,
+}
+
+/// Opens a stream at one endpoint and waits until its upstream is connected. Until that is so, nothing has reached
+/// the upstream.
+async fn attempt(
+    client: &TcpStream,
+    endpoint: &Endpoint,
+    header: &StreamHeader,
+    early: &mut Early,
+) -> Result<Stream, Reason> {
+    let mut stream = endpoint.open_stream(header)?;
+    let watch = stream.watch();
+    if !early.is_read {
+        tokio::select! {
+            biased;
+            () = watch.opened() => {}
+            read = read_early(client, &mut early.bytes) => {
+                read.map_err(|_lost| Reason::ClientGone)?;
+                early.is_read = true;
+            }
+        }
+    }
+    if !early.bytes.is_empty() && stream.write_all(&early.bytes).await.is_err() {
+        return Err(watch.end().unwrap_or(Reason::AgentLost));
+    }
+    watch.opened().await;
+    if watch.is_opened() { Ok(stream) } else { Err(watch.end().unwrap_or(Reason::AgentLost)) }
+}
+
+/// Reads what there is once, without a buffer while there is nothing. The end is left for the relay to find. Cancel
+/// safe.
+async fn read_early(client: &TcpStream, bytes: &mut Vec<u8>) -> std::io::Result<()> {
+    loop {
+        client.readable().await?;
+        bytes.reserve_exact(EARLY);
+        match client.try_read_buf(bytes) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => bytes.shrink_to_fit(),
+            Err(error) => return Err(error),
+            Ok(_) => return Ok(()),
+        }
+    }
+}

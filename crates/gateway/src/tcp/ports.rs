@@ -1,0 +1,215 @@
+//! Public TCP ports: each is bound while somebody offers a service on it, and free again at once.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use adit_proto::handshake::Offer;
+use adit_proto::reason::Reason;
+use adit_tunnel::scope::Scope;
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use crate::config::TcpServices;
+use crate::flow::DataPlane;
+use crate::listener::{self, accept_all};
+use crate::sessions::Service;
+
+/// Every port that is bound. Clones are the same table.
+#[derive(Debug, Clone)]
+pub(crate) struct Ports {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    settings: Option<TcpServices>,
+    /// Ports of the gateway's own listeners, told apart from those of strangers.
+    own: Vec<u16>,
+    bound: Mutex<Bound>,
+    slots: Arc<Semaphore>,
+    plane: Arc<DataPlane>,
+    /// Accept loops.
+    listeners: Scope,
+}
+
+#[derive(Debug, Default)]
+struct Bound {
+    ports: HashMap<u16, Held>,
+    /// A drain has begun: nothing is bound any more.
+    is_closed: bool,
+}
+
+/// A bound port and how many offers hold it.
+#[derive(Debug)]
+struct Held {
+    claims: usize,
+    door: Arc<Door>,
+    is_served: bool,
+    scope: Scope,
+}
+
+/// A listener that can be closed while somebody waits for it.
+#[derive(Debug)]
+struct Door(Mutex<Option<TcpListener>>);
+
+impl Door {
+    /// Never ready once it is closed: whoever waits ends with the scope.
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+        self.0.lock().as_ref().map_or(Poll::Pending, |listener| listener.poll_accept(cx))
+    }
+
+    fn close(&self) {
+        drop(self.0.lock().take());
+    }
+}
+
+/// Closes the door when its accept loop is gone, however that came about.
+struct CloseOnDrop(Arc<Door>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl Ports {
+    /// Nothing is bound yet. `own` are the ports of the gateway's other listeners.
+    pub(crate) fn new(
+        settings: Option<TcpServices>,
+        own: Vec<u16>,
+        slots: Arc<Semaphore>,
+        plane: Arc<DataPlane>,
+        listeners: Scope,
+    ) -> Self {
+        let bound = Mutex::default();
+        Self { inner: Arc::new(Inner { settings, own, bound, slots, plane, listeners }) }
+    }
+
+    /// Binds the ports among these offers, as far as nobody has yet. They are let go when the claims are dropped.
+    ///
+    /// # Errors
+    /// The reason and a sentence for the agent's log: a port is not allowed, or cannot be bound.
+    pub(crate) fn claim(&self, offers: &[Offer]) -> Result<Vec<Claim>, (Reason, String)> {
+        offers.iter().filter_map(|offer| offer.service.tcp_port()).map(|port| self.claim_one(port)).collect()
+    }
+
+    fn claim_one(&self, port: u16) -> Result<Claim, (Reason, String)> {
+        let settings = self.inner.settings.as_ref().ok_or_else(|| {
+            unavailable(
+                "this gateway takes no TCP services; run `adit tcp server`, or add `tcp:` to gateway.yaml",
+            )
+        })?;
+        if self.inner.own.contains(&port) {
+            return Err(unavailable(format!("port {port} is one of the gateway's own; offer another one")));
+        }
+        if !settings.ports.is_empty() && !settings.ports.iter().any(|range| range.contains(&port)) {
+            return Err(unavailable(format!("port {port} is not among those that this gateway allows")));
+        }
+        let mut bound = self.inner.bound.lock();
+        if bound.is_closed {
+            return Err((Reason::Draining, "the gateway is shutting down".to_owned()));
+        }
+        if let Some(held) = bound.ports.get_mut(&port) {
+            held.claims += 1;
+        } else {
+            let addr = SocketAddr::new(settings.listen, port);
+            let listener = listener::bind(addr).map_err(|error| unavailable(why_not(addr, &error)))?;
+            tracing::info!(%addr, purpose = "tcp", "listening");
+            let door = Arc::new(Door(Mutex::new(Some(listener))));
+            let held = Held { claims: 1, door, is_served: false, scope: self.inner.listeners.child() };
+            bound.ports.insert(port, held);
+        }
+        drop(bound);
+        Ok(Claim { ports: self.clone(), port })
+    }
+
+    /// Closes every port for good.
+    pub(crate) fn close(&self) {
+        let mut bound = self.inner.bound.lock();
+        bound.is_closed = true;
+        for held in bound.ports.values() {
+            held.door.close();
+            held.scope.cancel();
+        }
+    }
+
+    fn serve(&self, port: u16, service: &Arc<Service>) {
+        let mut bound = self.inner.bound.lock();
+        let Some(held) = bound.ports.get_mut(&port).filter(|held| !held.is_served) else { return };
+        held.is_served = true;
+        let (inner, service, door) = (Arc::clone(&self.inner), Arc::clone(service), Arc::clone(&held.door));
+        held.scope.spawn("tcp listener", async move {
+            let door = CloseOnDrop(door);
+            let slots = Arc::clone(&inner.slots);
+            accept_all(
+                |cx| door.0.poll_accept(cx),
+                slots,
+                |tcp, peer, slot| {
+                    let (plane, service) = (Arc::clone(&inner.plane), Arc::clone(&service));
+                    inner.plane.scope.spawn("tcp connection", async move {
+                        super::carry(tcp, peer, &service, &plane).await;
+                        drop(slot);
+                    });
+                },
+            )
+            .await;
+        });
+    }
+
+    fn release(&self, port: u16) {
+        let mut bound = self.inner.bound.lock();
+        let Some(held) = bound.ports.get_mut(&port) else { return };
+        held.claims -= 1;
+        if held.claims == 0 {
+            // Under the lock: whoever claims the port next finds it free.
+            held.door.close();
+            held.scope.cancel();
+            bound.ports.remove(&port);
+            tracing::info!(port, purpose = "tcp", "no longer listening: nobody offers it any more");
+        }
+    }
+}
+
+fn unavailable(text: impl Into<String>) -> (Reason, String) {
+    (Reason::PortUnavailable, text.into())
+}
+
+fn why_not(addr: SocketAddr, error: &io::Error) -> String {
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse => "another process on the gateway's machine uses it",
+        io::ErrorKind::PermissionDenied => {
+            "the gateway may not bind ports below 1024; give it the right to (CAP_NET_BIND_SERVICE)"
+        }
+        _ => "check the gateway's --data-addr, or tcp.listen in gateway.yaml",
+    };
+    format!("the gateway cannot listen on {addr} ({error}): {advice}")
+}
+
+/// One offer's hold on a public port. Dropping the last one closes the port.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    ports: Ports,
+    port: u16,
+}
+
+impl Claim {
+    /// Which port.
+    pub(crate) const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Takes connections from here on, for this service. Until then they wait in the kernel.
+    pub(crate) fn serve(&self, service: &Arc<Service>) {
+        self.ports.serve(self.port, service);
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.ports.release(self.port);
+    }
+}

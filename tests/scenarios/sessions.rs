@@ -4,11 +4,12 @@ use adit_testkit::agent::config::Transport;
 use adit_testkit::certificate::{credulous, self_signed};
 use adit_testkit::gateway::config::NamedToken;
 use adit_testkit::proto::reason::Reason;
+use adit_testkit::proxy::{Manner, Proxy};
 use adit_testkit::tunnel::handshake::HandshakeError;
 use adit_testkit::tunnel::proof::TokenKey;
 use adit_testkit::tunnel::scope::Scope;
 use adit_testkit::world::TOKEN;
-use adit_testkit::{AgentPlan, Puppet, Upstream, Wire, World, within};
+use adit_testkit::{AgentPlan, Puppet, Upstream, Wire, World, until, within};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
@@ -231,4 +232,54 @@ async fn a_peer_that_breaks_the_protocol_loses_its_session_and_harms_no_other() 
     assert_eq!(world.get("a.example", "/").await.status(), 200);
     world.agents_become(1).await;
     world.finish().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_comes_back_resumes_tls_and_proves_itself_all_the_same() {
+    let proxy = Proxy::start(Manner::Connects).await;
+    let mut world = World::new().run().await;
+    for transport in [Transport::Tls, Transport::WebSocket] {
+        let label = if transport == Transport::Tls { "tls" } else { "websocket" };
+        let plan = AgentPlan::new()
+            .offer("a.example", "http_status:204")
+            .transport(transport)
+            .through(&proxy.url("http", ""));
+        let agent = world.join(plan).await;
+        world.sum_becomes("adit_sessions", &[("transport", label)], 1).await;
+        proxy.cut();
+        let series = |tls| [("transport", label), ("tls", tls)];
+        world.sum_becomes("adit_session_handshakes_total", &series("resumed"), 1).await;
+        world.sum_becomes("adit_session_handshakes_total", &series("full"), 1).await;
+        let dials = world.agent_metrics(agent).await;
+        assert!(dials.sum("adit_agent_dials_total", &series("resumed")) > 0.5, "{label}");
+        until("requests are carried again", || async {
+            let reply = world.get("a.example", "/").await;
+            if reply.status() == 204 { Ok(()) } else { Err(reply) }
+        })
+        .await;
+        drop(world.take_agent(agent));
+        world.agents_become(0).await;
+    }
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_ticket_of_one_gateway_opens_nothing_at_another_and_a_resumed_caller_needs_the_token() {
+    let (one, another) = (World::new().run().await, World::new().run().await);
+    let tls = credulous(&[b"adit/1"]);
+    for (world, generation, handshake) in [(&one, 1, "full"), (&one, 2, "resumed"), (&another, 3, "full")] {
+        let hosts = &["a.example"];
+        let puppet = Puppet::greet_again(&tls, world.control(), TOKEN, (1, generation), hosts).await.unwrap();
+        assert_eq!(puppet.handshake, handshake, "{generation}");
+        // The tickets come with the first bytes of the session.
+        within("the first round trip", async {
+            while puppet.session.rtt().is_none() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+    Puppet::greet_again(&tls, one.control(), TOKEN, (2, 1), &["b.example"]).await.unwrap();
+    let guess = Puppet::greet_again(&tls, one.control(), OTHER_TOKEN, (3, 1), &["c.example"]).await;
+    assert_eq!(refusal(guess).0, Reason::Unauthorized);
 }

@@ -114,7 +114,7 @@ impl Keeper {
     }
 
     async fn connect(&self, generation: u64) -> Result<Session, ConnectError> {
-        let Dialled { mut io, exporter, transport } = self.gateway.dial().await?;
+        let Dialled { mut io, exporter, carrier } = self.gateway.dial().await?;
         let hello = Hello {
             versions: (MIN_VERSION, VERSION),
             capabilities: 0,
@@ -130,7 +130,7 @@ impl Keeper {
             .await
             .map_err(|_elapsed| ConnectError::Silent)??;
         let session = Session::start(io, Side::Agent, &self.sessions);
-        tracing::info!(gateway = %self.gateway, transport, release = welcome.release, "session opened");
+        tracing::info!(gateway = %self.gateway, transport = carrier.transport, tls = carrier.tls, release = welcome.release, "session opened");
         Ok(session)
     }
 

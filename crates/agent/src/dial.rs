@@ -8,9 +8,11 @@ use adit_tunnel::proof::Exporter;
 use adit_tunnel::proxy::{Egress, Proxy, ProxyError};
 use adit_tunnel::tls::{self, TlsError, Trust};
 use adit_tunnel::transport::{self, DialError, Framing, Route, Transport as Connected};
+use prometheus_client::encoding::EncodeLabelSet;
 use rustls::ClientConfig;
 
 use crate::config::{GatewayUrl, Transport, Verify};
+use crate::observe::Observe;
 
 /// How long TCP, a proxy, TLS and the WebSocket upgrade may take together.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -22,6 +24,7 @@ pub(crate) struct Dialer {
     proxy: Option<Proxy>,
     framing: Framing,
     tls: Arc<ClientConfig>,
+    observe: Observe,
 }
 
 /// A connected transport over which nothing has been said yet.
@@ -31,14 +34,28 @@ pub(crate) struct Dialled {
     pub(crate) io: Connected,
     /// What proofs on it are bound to.
     pub(crate) exporter: Exporter,
-    /// The word for the transport in logs.
+    /// What it is.
+    pub(crate) carrier: Carrier,
+}
+
+/// What carries a session, for logs and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Carrier {
+    /// The transport: `tls` or `websocket`.
     pub(crate) transport: &'static str,
+    /// Its TLS handshake: `full` or `resumed`.
+    pub(crate) tls: &'static str,
 }
 
 impl Dialer {
     /// # Errors
     /// [`TlsError`] when the authorities to check the gateway by cannot be loaded.
-    pub(crate) fn new(gateway: GatewayUrl, verify: &Verify, egress: &Egress) -> Result<Self, TlsError> {
+    pub(crate) fn new(
+        gateway: GatewayUrl,
+        verify: &Verify,
+        egress: &Egress,
+        observe: Observe,
+    ) -> Result<Self, TlsError> {
         let proxy = egress.proxy_for(&gateway.host, gateway.port).cloned();
         let trust = match verify {
             Verify::TokenProof => Trust::Anyone,
@@ -51,7 +68,7 @@ impl Dialer {
             Transport::WebSocket => Framing::WebSocket,
         };
         let tls = tls::session_client(&trust, framing.alpn())?;
-        Ok(Self { gateway, proxy, framing, tls })
+        Ok(Self { gateway, proxy, framing, tls, observe })
     }
 
     /// Connects, once. Cancel safe: a dropped dial leaves nothing behind.
@@ -61,9 +78,11 @@ impl Dialer {
     pub(crate) async fn dial(&self) -> Result<Dialled, DialError> {
         let GatewayUrl { host, port, transport: _ } = &self.gateway;
         let route = Route { host, port: *port, proxy: self.proxy.as_ref() };
-        let (io, exporter) = transport::dial(route, &self.tls, self.framing, DIAL_TIMEOUT).await?;
-        let transport = io.label();
-        Ok(Dialled { io, exporter, transport })
+        let transport::Dialled { io, exporter, handshake } =
+            transport::dial(route, &self.tls, self.framing, DIAL_TIMEOUT).await?;
+        let carrier = Carrier { transport: io.label(), tls: handshake };
+        self.observe.dialled(carrier);
+        Ok(Dialled { io, exporter, carrier })
     }
 }
 

@@ -14,6 +14,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
+use crate::dial::Carrier;
+
 /// Every family an agent adds to the process and runtime ones, for the reference page.
 pub const FAMILIES: &[Described] = &[
     family("adit_agent_session_up", "gauge", "", "1 while a session to the gateway stands"),
@@ -22,6 +24,12 @@ pub const FAMILIES: &[Described] = &[
         "counter",
         "result",
         "Attempts to open a session to the gateway, by how they ended: ok, or a reason",
+    ),
+    family(
+        "adit_agent_dials_total",
+        "counter",
+        "transport,tls",
+        "Connections to the gateway that were made, by transport and by how TLS began: full, or resumed with a ticket",
     ),
     family(
         "adit_agent_sessions_ended_total",
@@ -89,6 +97,7 @@ pub(crate) struct Observe {
     pub(crate) metrics: Metrics,
     up: Gauge,
     connects: Family<ByResult, Counter>,
+    dials: Family<Carrier, Counter>,
     sessions_ended: Family<ByReason, Counter>,
     last_connected: Gauge<f64, AtomicU64>,
     rtt: Gauge<f64, AtomicU64>,
@@ -103,6 +112,7 @@ impl Observe {
             metrics: Metrics::new(),
             up: Gauge::default(),
             connects: Family::default(),
+            dials: Family::default(),
             sessions_ended: Family::default(),
             last_connected: Gauge::default(),
             rtt: Gauge::default(),
@@ -122,6 +132,7 @@ impl Observe {
         }
         add!("adit_agent_session_up", observe.up);
         add!("adit_agent_connects_total", observe.connects);
+        add!("adit_agent_dials_total", observe.dials);
         add!("adit_agent_sessions_ended_total", observe.sessions_ended);
         add!("adit_agent_last_connected_timestamp_seconds", observe.last_connected);
         add!("adit_agent_round_trip_seconds", observe.rtt);
@@ -140,6 +151,11 @@ impl Observe {
     /// An attempt to connect failed.
     pub(crate) fn connect_failed(&self, result: &'static str) {
         self.connects.get_or_create_owned(&ByResult { result }).inc();
+    }
+
+    /// A connection to the gateway was made.
+    pub(crate) fn dialled(&self, carrier: Carrier) {
+        self.dials.get_or_create_owned(&carrier).inc();
     }
 
     /// A session stands.

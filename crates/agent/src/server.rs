@@ -79,7 +79,7 @@ impl Agent {
         let observe = Observe::new(config.process_log, config.revision);
         let exposed = Exposed::prepare(&config.services, &observe, streams.clone())
             .map_err(|(what, source)| StartError::setup(what, source))?;
-        let gateway = Dialer::new(config.gateway, &config.verify, &config.egress)
+        let gateway = Dialer::new(config.gateway, &config.verify, &config.egress, observe.clone())
             .map_err(|source| StartError::setup("cannot set up TLS towards the gateway", source))?;
         let mut random = [0; 16];
         aws_lc_rs::rand::fill(&mut random)

@@ -12,7 +12,7 @@ use adit_tunnel::proof::Exporter;
 use adit_tunnel::read_ahead::ReadAhead;
 use adit_tunnel::scope::Scope;
 use adit_tunnel::session::{Beginning, Session, Side};
-use adit_tunnel::tls::exporter;
+use adit_tunnel::tls::{exporter, handshake_label};
 use adit_tunnel::transport::{SEND_BUFFER, tune};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config::NamedToken;
 use crate::listener::accept_all;
-use crate::observe::Observe;
+use crate::observe::{Carrier, Observe};
 use crate::sessions::{Arrival, Registration, Sessions};
 use crate::tcp::ports::Ports;
 use penalty::Penalties;
@@ -73,6 +73,8 @@ struct Slot {
 struct Caller {
     peer: SocketAddr,
     exporter: Exporter,
+    /// How TLS began: `full` or `resumed`.
+    tls: &'static str,
     /// Held until the caller has proved itself or is gone.
     slot: Arc<parking_lot::Mutex<Option<Slot>>>,
     /// Told whenever the caller has proved itself.
@@ -141,9 +143,10 @@ impl ControlPort {
             }
             Err(_elapsed) => return,
         };
+        let tls = handshake_label(stream.get_ref().1);
         let Ok(exporter) = exporter(stream.get_ref().1) else { return };
         let slot = Arc::new(parking_lot::Mutex::new(Some(slot)));
-        let caller = Caller { peer, exporter, slot, proved: Arc::default(), patience };
+        let caller = Caller { peer, exporter, tls, slot, proved: Arc::default(), patience };
         if stream.get_ref().1.alpn_protocol() == Some(ALPN) {
             self.session(stream, &caller, "tls").await;
         } else {
@@ -157,7 +160,7 @@ impl ControlPort {
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let peer = caller.peer;
-        let admitted = tokio::time::timeout(caller.patience, self.admit(&mut io, caller)).await;
+        let admitted = tokio::time::timeout(caller.patience, self.admit(&mut io, caller, transport)).await;
         let admitted = match admitted {
             Ok(Some(admitted)) => admitted,
             Ok(None) => return,
@@ -173,7 +176,7 @@ impl ControlPort {
         let agent = &registration.agent;
         tracing::info!(
             agent = %agent.instance, hostname = agent.hostname, release = agent.release, identity = %agent.identity,
-            %peer, transport, services = agent.offers.len(), "session opened"
+            %peer, transport, tls = caller.tls, services = agent.offers.len(), "session opened"
         );
         session.draining().await;
         // The agent finishes what it has; nothing new goes there, and idle streams are let go.
@@ -185,7 +188,7 @@ impl ControlPort {
 
     /// Reads a hello and takes its agent in. It can be reached from here on; it is welcomed by the session's first
     /// bytes.
-    async fn admit<IO>(&self, io: &mut IO, caller: &Caller) -> Option<Admitted>
+    async fn admit<IO>(&self, io: &mut IO, caller: &Caller, transport: &'static str) -> Option<Admitted>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
@@ -197,7 +200,7 @@ impl ControlPort {
                 return None;
             }
         };
-        match self.consider(hello, caller) {
+        match self.consider(hello, caller, transport) {
             Ok(admitted) => {
                 self.observe.control_request(101, "/connect");
                 Some(admitted)
@@ -209,7 +212,12 @@ impl ControlPort {
         }
     }
 
-    fn consider(&self, hello: Hello, caller: &Caller) -> Result<Admitted, (Reason, String)> {
+    fn consider(
+        &self,
+        hello: Hello,
+        caller: &Caller,
+        transport: &'static str,
+    ) -> Result<Admitted, (Reason, String)> {
         let mut proved = None;
         // Every token is tried, so that the time taken says nothing about which one it was.
         for token in &self.tokens {
@@ -228,7 +236,8 @@ impl ControlPort {
         }
         let identity: Arc<str> = token.name.as_str().into();
         let ports = self.ports.claim(&hello.offers)?;
-        let arrival = Arrival { hello, identity, remote: caller.peer, ports };
+        let carrier = Carrier { transport, tls: caller.tls };
+        let arrival = Arrival { hello, identity, remote: caller.peer, carrier, ports };
         let welcome = handshake::welcome(version, env!("CARGO_PKG_VERSION"), &token.key, &caller.exporter);
         let (session, beginning) = Session::prepare(Side::Gateway, &welcome);
         let registration = self.sessions.register(arrival, session)?;

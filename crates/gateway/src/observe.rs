@@ -60,6 +60,20 @@ struct ByReason {
     reason: &'static str,
 }
 
+/// What carries a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Carrier {
+    /// The transport: `tls` or `websocket`.
+    pub(crate) transport: &'static str,
+    /// How TLS began: `full` or `resumed`.
+    pub(crate) tls: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByTransport {
+    transport: &'static str,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByDirection {
     service: Arc<str>,
@@ -85,6 +99,8 @@ struct Inner {
     refusals: Family<ByReason, Counter>,
     flows: Gauge,
     connections: Gauge,
+    sessions: Family<ByTransport, Gauge>,
+    handshakes: Family<Carrier, Counter>,
     sessions_opened: Counter,
     sessions_ended: Family<ByReason, Counter>,
     takeovers: Counter,
@@ -134,6 +150,8 @@ impl Observe {
             refusals: Family::default(),
             flows: Gauge::default(),
             connections: Gauge::default(),
+            sessions: Family::default(),
+            handshakes: Family::default(),
             sessions_opened: Counter::default(),
             sessions_ended: Family::default(),
             takeovers: Counter::default(),
@@ -191,15 +209,18 @@ impl Observe {
         }
     }
 
-    pub(crate) fn session_opened(&self, offers_tcp: bool) {
+    pub(crate) fn session_opened(&self, carrier: Carrier, offers_tcp: bool) {
         self.inner.connected.inc();
         self.inner.tcp_connected.inc_by(i64::from(offers_tcp));
+        self.inner.sessions.get_or_create_owned(&ByTransport { transport: carrier.transport }).inc();
+        self.inner.handshakes.get_or_create_owned(&carrier).inc();
         self.inner.sessions_opened.inc();
     }
 
-    pub(crate) fn session_ended(&self, reason: Reason, offered_tcp: bool) {
+    pub(crate) fn session_ended(&self, carrier: Carrier, reason: Reason, offered_tcp: bool) {
         self.inner.connected.dec();
         self.inner.tcp_connected.dec_by(i64::from(offered_tcp));
+        self.inner.sessions.get_or_create_owned(&ByTransport { transport: carrier.transport }).dec();
         self.inner.sessions_ended.get_or_create_owned(&ByReason { reason: reason.label() }).inc();
     }
 

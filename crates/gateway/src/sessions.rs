@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::balancer::Endpoint;
-use crate::observe::{NO_SERVICE, Observe, ServiceCounters};
+use crate::observe::{Carrier, NO_SERVICE, Observe, ServiceCounters};
 use crate::tcp::ports::Claim;
 
 /// Services at most; a session that offers more is refused.
@@ -185,6 +185,7 @@ pub(crate) struct AgentSession {
     /// The name of the token it proved.
     pub(crate) identity: Arc<str>,
     pub(crate) remote: SocketAddr,
+    pub(crate) carrier: Carrier,
     pub(crate) since: SystemTime,
     pub(crate) release: String,
     pub(crate) hostname: String,
@@ -200,6 +201,7 @@ pub(crate) struct Arrival {
     pub(crate) hello: Hello,
     pub(crate) identity: Arc<str>,
     pub(crate) remote: SocketAddr,
+    pub(crate) carrier: Carrier,
     /// The TCP ports it offers, bound already.
     pub(crate) ports: Vec<Claim>,
 }
@@ -321,7 +323,7 @@ impl Sessions {
         let mut agents = self.agents.lock();
         let mut routes = self.routes.write();
         self.check(&agents, &mut routes, &arrival)?;
-        let Arrival { hello, identity, remote, ports } = arrival;
+        let Arrival { hello, identity, remote, carrier, ports } = arrival;
         let endpoints = hello.offers.iter().map(|offer| {
             let endpoint = Endpoint::new(session.clone(), offer, hello.instance, self.max_idle_streams);
             (self.service(&mut routes, &offer.service), Arc::new(endpoint))
@@ -331,6 +333,7 @@ impl Sessions {
             generation: hello.generation,
             identity,
             remote,
+            carrier,
             since: SystemTime::now(),
             release: hello.release,
             hostname: hello.hostname,
@@ -356,7 +359,7 @@ impl Sessions {
             old.session.close(Reason::Replaced);
         }
         self.appeared.send_replace(());
-        self.observe.session_opened(agent.offers_tcp());
+        self.observe.session_opened(carrier, agent.offers_tcp());
         Ok(Registration { sessions: Arc::clone(self), agent })
     }
 
@@ -443,7 +446,7 @@ impl Drop for Registration {
         }
         drop(agents);
         let reason = self.agent.session.end().unwrap_or(Reason::Unknown);
-        self.sessions.observe.session_ended(reason, self.agent.offers_tcp());
+        self.sessions.observe.session_ended(self.agent.carrier, reason, self.agent.offers_tcp());
     }
 }
 

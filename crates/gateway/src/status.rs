@@ -54,6 +54,8 @@ pub struct Client {
     /// `host=upstream`, `*=upstream` for a catch-all, `tcp:port=upstream` for a TCP service. In mode `tcp` an
     /// upstream alone, with its public port in front where that is another one: `localhost:5432`, `2222=localhost:22`.
     pub upstreams: Vec<String>,
+    /// What carries its session: `tls` or `websocket`.
+    pub transport: String,
 }
 
 /// RFC 3339 in UTC.
@@ -69,6 +71,7 @@ impl Client {
             remote_addr: canonical(agent.remote).to_string(),
             since: rfc3339(agent.since),
             upstreams: agent.offers.iter().map(show).collect(),
+            transport: agent.carrier.transport.to_owned(),
         }
     }
 }

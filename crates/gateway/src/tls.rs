@@ -11,6 +11,8 @@ use rcgen::{
     KeyPair, KeyUsagePurpose,
 };
 use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::server::NoServerSessionStorage;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -53,7 +55,13 @@ impl Identity {
     /// # Errors
     /// When key and certificate do not belong together.
     pub(crate) fn control_config(&self, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, StartError> {
-        self.config(&[&rustls::version::TLS13], alpn)
+        let mut config = self.config(&[&rustls::version::TLS13], alpn)?;
+        // Whoever comes back has a ticket, and the gateway keeps nothing for it. The key of the tickets is made at
+        // start, changes every six hours, and is nobody else's: a ticket of another gateway opens nothing here.
+        config.ticketer = Ticketer::new().map_err(failed("the system has no random numbers".to_owned()))?;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.max_early_data_size = 0;
+        Ok(Arc::new(config))
     }
 
     /// A configuration for a public listener: TLS 1.2 and 1.3.
@@ -61,14 +69,14 @@ impl Identity {
     /// # Errors
     /// When key and certificate do not belong together.
     pub(crate) fn public_config(&self) -> Result<Arc<ServerConfig>, StartError> {
-        self.config(rustls::ALL_VERSIONS, &[b"h2", b"http/1.1"])
+        self.config(rustls::ALL_VERSIONS, &[b"h2", b"http/1.1"]).map(Arc::new)
     }
 
     fn config(
         &self,
         versions: &[&'static rustls::SupportedProtocolVersion],
         alpn: &[&[u8]],
-    ) -> Result<Arc<ServerConfig>, StartError> {
+    ) -> Result<ServerConfig, StartError> {
         let broken = || failed("the certificate and its key cannot be used".to_owned());
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(versions)
@@ -77,7 +85,7 @@ impl Identity {
             .with_single_cert(self.chain.clone(), self.key.clone_key())
             .map_err(broken())?;
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        Ok(Arc::new(config))
+        Ok(config)
     }
 }
 
@@ -194,6 +202,10 @@ mod tests {
             let mode = fs::metadata(state.join("ca.key")).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
         }
+        assert!(
+            !first.control_config(&[b"x"]).unwrap().session_storage.can_cache(),
+            "tickets keep themselves"
+        );
         assert!(first.control_config(&[b"x"]).is_ok() && first.public_config().is_ok());
     }
 

@@ -30,6 +30,8 @@ pub enum Manner {
 pub struct Proxy {
     addr: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,
+    /// The connections of now; replaced when they are cut.
+    connections: Arc<Mutex<Scope>>,
     scope: Scope,
 }
 
@@ -43,12 +45,18 @@ impl Proxy {
     /// Starts it.
     pub async fn start(manner: Manner) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let proxy = Self { addr: listener.local_addr().unwrap(), asked: Arc::default(), scope: Scope::new() };
-        let (asked, scope) = (Arc::clone(&proxy.asked), proxy.scope.clone());
+        let scope = Scope::new();
+        let proxy = Self {
+            addr: listener.local_addr().unwrap(),
+            asked: Arc::default(),
+            connections: Arc::new(Mutex::new(scope.child())),
+            scope,
+        };
+        let (asked, connections) = (Arc::clone(&proxy.asked), Arc::clone(&proxy.connections));
         proxy.scope.spawn("proxy", async move {
             while let Ok((client, _)) = listener.accept().await {
                 let asked = Arc::clone(&asked);
-                scope.spawn("proxied", async move {
+                connections.lock().spawn("proxied", async move {
                     // Who breaks off has had what he wanted.
                     let _broken = serve(client, manner, &asked).await;
                 });
@@ -62,6 +70,12 @@ impl Proxy {
     pub fn url(&self, scheme: &str, login: &str) -> String {
         let at = if login.is_empty() { "" } else { "@" };
         format!("{scheme}://{login}{at}{}", self.addr)
+    }
+
+    /// Ends every connection of now. New ones are served.
+    pub fn cut(&self) {
+        let next = self.scope.child();
+        std::mem::replace(&mut *self.connections.lock(), next).cancel();
     }
 
     /// The `host:port` of every request so far, as it was asked for.

@@ -1,6 +1,7 @@
 //! An agent of a test's own making: it proves a token and then does what the test wants.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use adit_proto::handshake::{Hello, Offer, PROOF_LEN};
 use adit_proto::names::InstanceId;
@@ -8,7 +9,8 @@ use adit_tunnel::handshake::{HandshakeError, greet};
 use adit_tunnel::proof::TokenKey;
 use adit_tunnel::scope::Scope;
 use adit_tunnel::session::{Session, Side};
-use adit_tunnel::transport::{Framing, Route, Transport, dial};
+use adit_tunnel::transport::{Dialled, Framing, Route, dial};
+use rustls::ClientConfig;
 
 use crate::certificate::credulous;
 use crate::wait::PATIENCE;
@@ -19,6 +21,8 @@ use crate::within;
 pub struct Puppet {
     /// The session.
     pub session: Session,
+    /// How TLS began: `full` or `resumed`.
+    pub handshake: &'static str,
     scope: Scope,
 }
 
@@ -36,14 +40,27 @@ impl Puppet {
     pub async fn greet(
         control: SocketAddr,
         token: &str,
+        who: (u8, u64),
+        hosts: &[&str],
+    ) -> Result<Self, HandshakeError> {
+        Self::greet_again(&credulous(Framing::Bare.alpn()), control, token, who, hosts).await
+    }
+
+    /// The same with a TLS configuration that may know the gateway from earlier.
+    ///
+    /// # Errors
+    /// What became of the handshake.
+    pub async fn greet_again(
+        tls: &Arc<ClientConfig>,
+        control: SocketAddr,
+        token: &str,
         (instance, generation): (u8, u64),
         hosts: &[&str],
     ) -> Result<Self, HandshakeError> {
-        let tls = credulous(Framing::Bare.alpn());
         let host = control.ip().to_string();
         let route = Route { host: &host, port: control.port(), proxy: None };
-        let dialled = dial(route, &tls, Framing::Bare, PATIENCE).await.unwrap();
-        let (Transport::Tls(mut io), exporter) = dialled else { panic!("only bare TLS was allowed") };
+        let dialled = dial(route, tls, Framing::Bare, PATIENCE).await.unwrap();
+        let Dialled { mut io, exporter, handshake } = dialled;
         let offer =
             |host: &&str| Offer { service: host.parse().unwrap(), upstream: "http://puppet".to_owned() };
         let hello = Hello {
@@ -58,7 +75,7 @@ impl Puppet {
         };
         within("the handshake", greet(&mut io, hello, &TokenKey::new(token.as_bytes()), &exporter)).await?;
         let scope = Scope::new();
-        Ok(Self { session: Session::start(io, Side::Agent, &scope), scope })
+        Ok(Self { session: Session::start(io, Side::Agent, &scope), handshake, scope })
     }
 
     /// Runs something beside the test for as long as this lives.

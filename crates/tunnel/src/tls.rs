@@ -3,10 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustls::client::Resumption;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, HandshakeKind, RootCertStore, SignatureScheme,
+    SupportedProtocolVersion,
+};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
@@ -52,12 +56,20 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// A client configuration for sessions and the control port: TLS 1.3 only.
+/// How many tickets a client keeps for its next connections. They are used once, and two come with each connection.
+const TICKETS: usize = 16;
+
+/// A client configuration for sessions and the control port: TLS 1.3 only. It keeps tickets, so one configuration is
+/// to be used for one gateway, again and again. Nothing is ever sent before the handshake is done (no 0-RTT): what is
+/// said first could be said again by whoever recorded it.
 ///
 /// # Errors
 /// [`TlsError`] when authorities cannot be loaded.
 pub fn session_client(trust: &Trust, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
-    client(trust, alpn, &[&rustls::version::TLS13])
+    let mut config = client(trust, alpn, &[&rustls::version::TLS13])?;
+    config.resumption = Resumption::in_memory_sessions(TICKETS);
+    config.enable_early_data = false;
+    Ok(Arc::new(config))
 }
 
 /// A client configuration towards upstreams: TLS 1.2 and 1.3.
@@ -65,14 +77,14 @@ pub fn session_client(trust: &Trust, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>
 /// # Errors
 /// [`TlsError`] when authorities cannot be loaded.
 pub fn upstream_client(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
-    client(trust, &[b"http/1.1"], rustls::ALL_VERSIONS)
+    client(trust, &[b"http/1.1"], rustls::ALL_VERSIONS).map(Arc::new)
 }
 
 fn client(
     trust: &Trust,
     alpn: &[&[u8]],
     versions: &[&'static SupportedProtocolVersion],
-) -> Result<Arc<ClientConfig>, TlsError> {
+) -> Result<ClientConfig, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(versions)?;
     let builder = match trust {
         Trust::Anyone => {
@@ -83,7 +95,7 @@ fn client(
     };
     let mut config = builder.with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-    Ok(Arc::new(config))
+    Ok(config)
 }
 
 fn verifier(roots: RootCertStore) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
@@ -117,6 +129,16 @@ fn roots_in(path: &PathBuf) -> Result<RootCertStore, TlsError> {
 /// Only before the handshake is finished, which is a bug of the caller.
 pub fn exporter<D>(connection: &rustls::ConnectionCommon<D>) -> Result<Exporter, rustls::Error> {
     connection.export_keying_material([0; EXPORTER_LEN], EXPORTER_LABEL, None)
+}
+
+/// Whether the handshake was shortened by a ticket from an earlier connection: `resumed` or `full`, for logs and
+/// metrics. It says nothing about who the peer is; proofs do, and they are bound to each connection's own exporter.
+#[must_use]
+pub fn handshake_label(connection: &rustls::CommonState) -> &'static str {
+    match connection.handshake_kind() {
+        Some(HandshakeKind::Resumed) => "resumed",
+        _ => "full",
+    }
 }
 
 /// Accepts any certificate but still checks that the peer holds its key.

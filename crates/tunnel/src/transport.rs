@@ -19,7 +19,7 @@ use tokio_websockets::ClientBuilder;
 use crate::proof::Exporter;
 use crate::proxy::{Proxy, ProxyError};
 use crate::read_ahead::ReadAhead;
-use crate::tls::exporter;
+use crate::tls::{exporter, handshake_label};
 
 pub use tcp::tune;
 pub use websocket::{WebSocketIo, limits};
@@ -211,6 +211,17 @@ impl Route<'_> {
     }
 }
 
+/// A connected transport over which nothing has been said yet.
+#[derive(Debug)]
+pub struct Dialled {
+    /// The bytes.
+    pub io: Transport,
+    /// What proofs on it are bound to.
+    pub exporter: Exporter,
+    /// `full`, or `resumed` with a ticket from an earlier connection.
+    pub handshake: &'static str,
+}
+
 /// Connects to a gateway's control port within `timeout`. Cancel safe: a dropped dial leaves nothing behind.
 ///
 /// # Errors
@@ -220,17 +231,13 @@ pub async fn dial(
     tls: &Arc<ClientConfig>,
     framing: Framing,
     timeout: Duration,
-) -> Result<(Transport, Exporter), DialError> {
+) -> Result<Dialled, DialError> {
     tokio::time::timeout(timeout, try_dial(route, tls, framing))
         .await
         .unwrap_or_else(|_elapsed| Err(DialError::Timeout { addr: route.addr(), timeout }))
 }
 
-async fn try_dial(
-    route: Route<'_>,
-    tls: &Arc<ClientConfig>,
-    framing: Framing,
-) -> Result<(Transport, Exporter), DialError> {
+async fn try_dial(route: Route<'_>, tls: &Arc<ClientConfig>, framing: Framing) -> Result<Dialled, DialError> {
     let Route { host, port, proxy: _ } = route;
     let name = ServerName::try_from(host.to_owned()).map_err(|_invalid| DialError::Name(host.to_owned()))?;
     let tcp = route.connect().await?;
@@ -238,11 +245,12 @@ async fn try_dial(
     let connecting = TlsConnector::from(Arc::clone(tls)).connect(name, ReadAhead::new(tcp));
     let mut stream = connecting.await.map_err(tls_failed)?;
     stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER));
-    let keys = exporter(stream.get_ref().1).map_err(|e| tls_failed(io::Error::other(e)))?;
+    let handshake = handshake_label(stream.get_ref().1);
+    let exporter = exporter(stream.get_ref().1).map_err(|e| tls_failed(io::Error::other(e)))?;
     let agreed = stream.get_ref().1.alpn_protocol() == Some(ALPN);
-    match (agreed, framing) {
-        (true, Framing::Either | Framing::Bare) => Ok((Transport::Tls(Box::new(stream)), keys)),
-        (false, Framing::Bare) => Err(DialError::NoSessionProtocol(route.addr())),
+    let io = match (agreed, framing) {
+        (true, Framing::Either | Framing::Bare) => Transport::Tls(Box::new(stream)),
+        (false, Framing::Bare) => return Err(DialError::NoSessionProtocol(route.addr())),
         (_, Framing::Either | Framing::WebSocket) => {
             let uri = format!("wss://{}{CONNECT_PATH}", authority(host, port));
             let refused = |source| DialError::WebSocket { addr: route.addr(), source };
@@ -255,9 +263,10 @@ async fn try_dial(
                 .connect_on(stream)
                 .await
                 .map_err(refused)?;
-            Ok((Transport::WebSocket(Box::new(WebSocketIo::new(socket))), keys))
+            Transport::WebSocket(Box::new(WebSocketIo::new(socket)))
         }
-    }
+    };
+    Ok(Dialled { io, exporter, handshake })
 }
 
 /// `host:port`, with brackets around an IPv6 address.

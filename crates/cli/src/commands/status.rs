@@ -15,9 +15,21 @@ use crate::duration::in_words;
 use crate::egress::EgressArgs;
 use crate::error::CliError;
 use crate::flags::go_bool;
-use crate::output::{self, Format, table};
+use crate::output::{self, table};
 use crate::token::TokenArgs;
 use crate::version::{SHA, VERSION};
+
+/// How a status is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For people, with what carries each session.
+    Wide,
+    /// For programs.
+    Json,
+}
 
 /// Flags of `adit status`.
 #[derive(Debug, clap::Args)]
@@ -68,6 +80,8 @@ struct Client {
     since: String,
     #[serde(default)]
     upstreams: Vec<String>,
+    #[serde(default)]
+    transport: String,
 }
 
 /// Asks the gateway and prints its answer.
@@ -90,7 +104,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, CliError> {
     })?;
     let egress = args.egress.egress()?;
     let token = args.token.read()?;
-    if args.output == Format::Text {
+    if args.output != Format::Json {
         output::line(format_args!("Querying server status. Version {VERSION} - {SHA}"));
     }
     let body = control_client::get(&url, &egress, &verify, &token, "/status").await?;
@@ -105,16 +119,16 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, CliError> {
             let _is_json: serde::de::IgnoredAny = serde_json::from_slice(&body).map_err(garbled)?;
             output::line(String::from_utf8_lossy(&body).trim_end());
         }
-        Format::Text => {
+        format @ (Format::Text | Format::Wide) => {
             let status: Status = serde_json::from_slice(&body).map_err(garbled)?;
-            output::print(&text(&status, OffsetDateTime::now_utc()));
+            output::print(&text(&status, format, OffsetDateTime::now_utc()));
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The layout for people, which scripts read as well: it does not change.
-fn text(status: &Status, now: OffsetDateTime) -> String {
+/// The layout for people, which scripts read as well: it does not change. What is new goes into the wide one.
+fn text(status: &Status, format: Format, now: OffsetDateTime) -> String {
     let Info { version, mode, start_time, hostname } = &status.info;
     let is_http = mode == "http";
     let mut text = String::new();
@@ -127,20 +141,29 @@ fn text(status: &Status, now: OffsetDateTime) -> String {
         since(start_time, now)
     );
     text.push_str(if is_http { "Connected clients:\n" } else { "\n" });
+    let is_wide = format == Format::Wide;
     let rows: Vec<Vec<String>> = status
         .clients
         .iter()
         .flatten()
         .map(|client| {
-            vec![
+            let mut row = vec![
                 printable(&client.client_id),
                 printable(&client.remote_addr),
                 since(&client.since, now),
                 printable(&client.upstreams.join(", ")),
-            ]
+            ];
+            if is_wide {
+                row.insert(3, printable(&client.transport));
+            }
+            row
         })
         .collect();
-    text.push_str(&table(&["Client ID", "Remote Address", "Connected", "Upstreams"], &rows));
+    let mut titles = vec!["Client ID", "Remote Address", "Connected", "Upstreams"];
+    if is_wide {
+        titles.insert(3, "Transport");
+    }
+    text.push_str(&table(&titles, &rows));
     text
 }
 
@@ -162,7 +185,20 @@ mod tests {
 
     fn shown(json: &str) -> String {
         let now = OffsetDateTime::parse("2021-08-14T12:23:17.5+01:00", &Rfc3339).unwrap();
-        text(&serde_json::from_str(json).unwrap(), now)
+        text(&serde_json::from_str(json).unwrap(), Format::Text, now)
+    }
+
+    #[test]
+    fn the_wide_layout_says_what_carries_each_session() {
+        let json = r#"{"info":{"version":"1","mode":"http","startTime":"soon","hostname":"h"},"clients":[
+            {"clientID":"a","remoteAddr":"b","since":"c","upstreams":["*=d"],"transport":"tls"}]}"#;
+        let text = text(&serde_json::from_str(json).unwrap(), Format::Wide, OffsetDateTime::now_utc());
+        assert!(
+            text.ends_with(
+                "Connected  Transport  Upstreams\na          b               c          tls        *=d\n"
+            ),
+            "{text}"
+        );
     }
 
     #[test]

@@ -55,6 +55,13 @@ pub const FAMILIES: &[Described] = &[
     ),
     family("adit_flows", "gauge", "", "Requests, upgraded connections and TCP connections being carried now"),
     family("adit_public_connections", "gauge", "", "Connections to public listeners open now"),
+    family("adit_sessions", "gauge", "transport", "Sessions that stand now, by transport"),
+    family(
+        "adit_session_handshakes_total",
+        "counter",
+        "transport,tls",
+        "Sessions that were opened, by transport and by how TLS began: full, or resumed with a ticket",
+    ),
     family("adit_sessions_opened_total", "counter", "", "Sessions that were opened by agents"),
     family("adit_sessions_ended_total", "counter", "reason", "Sessions that ended, by reason"),
     family(
@@ -95,6 +102,8 @@ pub(super) fn register(inner: &Inner, process_log: Option<LineWriter>, revision:
     add!("adit_refusals_total", inner.refusals);
     add!("adit_flows", inner.flows);
     add!("adit_public_connections", inner.connections);
+    add!("adit_sessions", inner.sessions);
+    add!("adit_session_handshakes_total", inner.handshakes);
     add!("adit_sessions_opened_total", inner.sessions_opened);
     add!("adit_sessions_ended_total", inner.sessions_ended);
     add!("adit_session_takeovers_total", inner.takeovers);

@@ -60,7 +60,13 @@ fn arrival((instance, generation): (u8, u64), hosts: &[&str]) -> Arrival {
         offers: hosts.iter().map(offer).collect(),
         proof: [0; PROOF_LEN],
     };
-    Arrival { hello, identity: "default".into(), remote: "192.0.2.1:1".parse().unwrap(), ports: Vec::new() }
+    Arrival {
+        hello,
+        identity: "default".into(),
+        remote: "192.0.2.1:1".parse().unwrap(),
+        carrier: Carrier { transport: "tls", tls: "full" },
+        ports: Vec::new(),
+    }
 }
 
 #[tokio::test(start_paused = true)]

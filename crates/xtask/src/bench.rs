@@ -1,179 +1,307 @@
-//! `bench`: what Adit costs beside no hop at all and beside nginx, all on this machine's loopback.
+//! `bench`: what Adit costs beside no hop, beside proxies and beside other tunnels, all on this machine's
+//! loopback.
 //!
-//! Every peer stands in front of the same upstream (an nginx with two files) for the whole run. In each
-//! round each scenario is put to each peer in turn, so that whatever else the machine does hits all of them;
-//! ratios are taken within a round, and medians over the rounds.
+//! Every peer stands in front of the same upstream. In each round each step is put to each peer in turn, so that
+//! whatever else the machine does hits all of them; ratios are taken within a round, and medians over the
+//! rounds. Reading order: [`steps`] says what is measured, [`peers`] against whom, [`measure`] how, [`tables`]
+//! what of it is shown.
 
-mod load;
+mod fresh;
+mod measure;
 mod owned;
 mod peers;
 mod report;
+mod results;
+mod standing;
+mod steps;
+mod tables;
+mod tool;
 mod usage;
+mod wrk;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::process::{self, cargo, find, target_dir};
-use load::{SCENARIOS, Scenario};
-use peers::{PEERS, Peer, Place, Started};
-use usage::Meter;
+use crate::process::{self, build_adit, cargo, find, target_dir};
+use measure::{Bracket, Sample};
+use owned::{Owned, Target};
+use peers::{Kind, PEERS, Peer, Programs};
+use results::{BASE, Entry, Results};
+use standing::{Ground, Standing};
+use steps::{How, SCENARIOS, Scenario, Step};
 
 /// Always there: what is possible at all, and what the ratios are to.
-const YARDSTICKS: &[&str] = &["direct", "nginx"];
-const DEFAULT: &[&str] = &["adit"];
+const YARDSTICKS: &[&str] = &["direct", BASE];
 
-struct Options {
-    peers: Vec<&'static Peer>,
+/// How much is measured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Scale {
+    /// For a step.
     seconds: u32,
     rounds: u32,
-    adit: Option<PathBuf>,
+    bulk_mib: u32,
+    idle: u32,
+    agents: u32,
 }
 
-/// One scenario put to one peer once.
-#[derive(Debug, Clone)]
-struct Sample {
-    round: u32,
-    scenario: &'static str,
-    peer: &'static str,
-    requests_per_second: f64,
-    p50_ms: f64,
-    p99_ms: f64,
-    /// None for a peer without processes of its own.
-    cpu_us_per_request: Option<f64>,
-    memory_kib: Option<u64>,
-    errors: u64,
-    /// What share of the machine's processors went to programs that are not part of the comparison.
-    foreign_share: f64,
+impl Scale {
+    const USUAL: Self = Self { seconds: 2, rounds: 3, bulk_mib: 1024, idle: 5000, agents: 100 };
+    const QUICK: Self = Self { seconds: 1, rounds: 1, bulk_mib: 32, idle: 100, agents: 3 };
+
+    fn bulk_bytes(&self) -> u64 {
+        u64::from(self.bulk_mib) << 20
+    }
+}
+
+struct Options {
+    /// Those that were named; all that are found if none was.
+    peers: Vec<&'static Peer>,
+    scenarios: Vec<&'static Scenario>,
+    scale: Scale,
+    /// The development build, which measures nothing but whether the benchmark itself works.
+    is_quick: bool,
+    adit: Option<PathBuf>,
+    /// A folder with peers' programs, before the PATH.
+    bin: Option<PathBuf>,
+    json: Option<PathBuf>,
+    baseline: Option<PathBuf>,
 }
 
 /// The command.
 pub(crate) fn run(args: &[String]) -> Result<()> {
-    let options = parse(args)?;
-    require("wrk", "wrk")?;
-    require("nginx", "nginx-light")?;
-    for (program, package) in options.peers.iter().flat_map(|peer| peer.needs) {
-        require(program, package)?;
+    match args.split_first() {
+        Some((first, rest)) if first == "tool" => return tool::run(rest),
+        Some((first, rest)) if first == "report" => return report_of(rest),
+        _ => {}
     }
-    let adit = match &options.adit {
-        Some(adit) => fs::canonicalize(adit).with_context(|| format!("no such file: {}", adit.display()))?,
-        None => release_adit(&options)?,
-    };
-
+    let options = parse(args)?;
+    for name in ["wrk", "nginx"] {
+        ensure!(
+            find(name).is_some(),
+            "`{name}` is not installed; `cargo xtask setup` installs what Debian has"
+        );
+    }
+    let programs = Programs { folder: options.bin.clone(), adit: adit(&options)? };
+    let (peers, missing) = present(&options, &programs)?;
     let folder = target_dir().join(format!("bench/{}", std::process::id()));
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let upstream = peers::upstream(&folder)?;
-    let place = Place { folder: folder.clone(), upstream_port: upstream.port, adit };
-    let mut started = Vec::new();
-    for peer in &options.peers {
-        eprintln!("starting {}", peer.name);
-        let peer_started = (peer.start)(&place).with_context(|| format!("`{}` does not start", peer.name))?;
-        started.push((*peer, peer_started));
-    }
-    let samples =
-        Run { options: &options, meter: Meter::new()?, upstream: &upstream, started: &started }.samples()?;
-    print!("{}", report::render(&options, &samples, &upstream, &started, &folder)?);
-    drop(started);
+    let tool = tool_program(&options)?;
+    let (upstream, port) = upstream(&tool, &folder)?;
+    let bracket = Bracket::new(upstream.pid(), tool)?;
+    let ground = Ground { folder: &folder, upstream: port, programs: &programs };
+    let mut run = Run { options: &options, bracket, ground, peers, results: Results::default() };
+    run.results.missing = missing;
+    let outcome = run.all();
+    let results = run.results;
     drop(upstream);
-    fs::remove_dir_all(&folder).context("cannot remove the benchmark's folder")
-}
-
-fn release_adit(options: &Options) -> Result<PathBuf> {
-    let adit = target_dir().join("release/adit");
-    if options.peers.iter().any(|peer| peer.name == "adit") {
-        process::run(&mut cargo(&["build", "--release", "-p", "adit"]))?;
+    fs::remove_dir_all(&folder).context("cannot remove the benchmark's folder")?;
+    outcome?;
+    if let Some(file) = &options.json {
+        results.write(file)?;
     }
-    Ok(adit)
-}
-
-fn require(program: &str, package: &str) -> Result<()> {
-    ensure!(
-        find(program).is_some(),
-        "`{program}` is not installed; `cargo xtask setup` installs what Debian has (package {package})"
-    );
+    print!("{}", report::render(&results)?);
+    if let Some(file) = &options.baseline {
+        for line in results::grown(&results, &Results::read(file)?) {
+            println!("warning: {line}");
+        }
+    }
+    if options.is_quick {
+        works(&results)?;
+    }
     Ok(())
 }
 
-/// A run in which every peer answers.
+/// The tables of results that were kept, their rounds one after the other.
+fn report_of(files: &[String]) -> Result<()> {
+    ensure!(!files.is_empty(), "`bench report` needs files that --json wrote");
+    let mut all = Results::default();
+    for file in files {
+        all.add(Results::read(Path::new(file))?);
+    }
+    print!("{}", report::render(&all)?);
+    Ok(())
+}
+
+/// Whether every step of Adit gave figures: what a quick run is for.
+fn works(results: &Results) -> Result<()> {
+    let is_ours = |name: &str| PEERS.iter().any(|peer| peer.name == name && peer.kind == Kind::Adit);
+    let failed: Vec<String> = results
+        .samples
+        .iter()
+        .filter(|sample| is_ours(&sample.peer))
+        .filter_map(|sample| Some(format!("{}, {}: {}", sample.peer, sample.step, sample.error.as_ref()?)))
+        .collect();
+    ensure!(failed.is_empty(), "steps without figures:\n{}", failed.join("\n"));
+    Ok(())
+}
+
+fn adit(options: &Options) -> Result<PathBuf> {
+    if let Some(adit) = &options.adit {
+        return fs::canonicalize(adit).with_context(|| format!("no such file: {}", adit.display()));
+    }
+    if options.is_quick {
+        return build_adit();
+    }
+    process::run(&mut cargo(&["build", "--release", "-p", "adit"]))?;
+    Ok(target_dir().join("release/adit"))
+}
+
+/// Where our own tools are: this program, built so that it is not what limits the others.
+fn tool_program(options: &Options) -> Result<PathBuf> {
+    if options.is_quick || !cfg!(debug_assertions) {
+        return std::env::current_exe().context("cannot find this program");
+    }
+    process::run(&mut cargo(&["build", "--release", "-p", "xtask"]))?;
+    Ok(target_dir().join("release/xtask"))
+}
+
+/// The peers to measure, and the names of those whose programs are missing.
+fn present(options: &Options, programs: &Programs) -> Result<(Vec<&'static Peer>, Vec<String>)> {
+    let is_there = |peer: &Peer| peer.needs.iter().all(|program| programs.find(program).is_some());
+    if !options.peers.is_empty() {
+        for peer in &options.peers {
+            ensure!(is_there(peer), "`{}` needs {}; --bin names a folder", peer.name, peer.needs.join(", "));
+        }
+        return Ok((options.peers.clone(), Vec::new()));
+    }
+    let (there, missing): (Vec<&Peer>, Vec<&Peer>) = PEERS.iter().partition(|peer| is_there(peer));
+    Ok((there, missing.iter().map(|peer| peer.name.to_owned()).collect()))
+}
+
+fn upstream(tool: &Path, folder: &Path) -> Result<(Owned, u16)> {
+    let [port] = owned::free_ports()?;
+    let launch = owned::Launch::new(tool).with(["bench", "tool", "upstream", &format!("127.0.0.1:{port}")]);
+    let mut upstream = launch.start(&folder.join("upstream.log"))?;
+    let target = Target { port, host: "127.0.0.1".into() };
+    let patience = std::time::Duration::from_secs(10);
+    target.wait(std::time::Instant::now(), patience, &mut [&mut upstream])?;
+    Ok((upstream, port))
+}
+
+/// A run and what it has seen so far.
 struct Run<'a> {
     options: &'a Options,
-    meter: Meter,
-    upstream: &'a Started,
-    started: &'a [(&'static Peer, Started)],
+    bracket: Bracket,
+    ground: Ground<'a>,
+    peers: Vec<&'static Peer>,
+    results: Results,
 }
 
 impl Run<'_> {
-    fn samples(&self) -> Result<Vec<Sample>> {
-        for (peer, running) in self.started {
-            eprintln!("warming up {}", peer.name);
-            load::run(&SCENARIOS[0], running.port, 1)?;
+    fn all(&mut self) -> Result<()> {
+        let scale = &self.options.scale;
+        self.results.machine = report::machine()?;
+        self.results.scale = format!(
+            "{} rounds of {} s a step, interleaved; medians, ratios within a round. Bulk {} MiB, {} idle \
+             connections, {} agents.",
+            scale.rounds, scale.seconds, scale.bulk_mib, scale.idle, scale.agents
+        );
+        let steps: Vec<&'static Step> =
+            self.options.scenarios.iter().flat_map(|scenario| scenario.steps).collect();
+        let (fresh, standing): (Vec<&Step>, Vec<&Step>) =
+            steps.into_iter().partition(|step| matches!(step.how, How::Fresh(_)));
+        for peer in self.peers.clone() {
+            self.introduce(peer)?;
         }
-        let mut samples = Vec::new();
-        for round in 0..self.options.rounds {
-            for scenario in SCENARIOS {
-                for (peer, running) in self.started {
-                    let sample = self
-                        .sample(round, scenario, peer, running)
-                        .with_context(|| format!("`{}` in scenario `{}`", peer.name, scenario.name))?;
-                    let rate = sample.requests_per_second;
-                    eprintln!("round {}: {}, {}: {rate:.0} requests/s", round + 1, scenario.name, peer.name);
-                    samples.push(sample);
-                }
+        for round in 0..scale.rounds {
+            if !standing.is_empty() {
+                self.standing_steps(round, &standing);
+            }
+            for step in &fresh {
+                self.fresh_step(round, step);
             }
         }
-        Ok(samples)
+        Ok(())
     }
 
-    fn sample(
-        &self,
-        round: u32,
-        scenario: &'static Scenario,
-        peer: &'static Peer,
-        running: &Started,
-    ) -> Result<Sample> {
-        let before = self.clock(running)?;
-        let load = load::run(scenario, running.port, self.options.seconds)?;
-        let after = self.clock(running)?;
-        ensure!(load.requests > 0, "not one request was answered");
-        let own = after.peer - before.peer;
-        let others = (after.machine - before.machine) - own - (after.frame - before.frame);
-        let cores = u32::try_from(usage::cores()?).context("too many processors")?;
-        let has_processes = !running.processes.is_empty();
-        Ok(Sample {
-            round,
-            scenario: scenario.name,
-            peer: peer.name,
-            requests_per_second: load.requests_per_second,
-            p50_ms: load.p50_ms,
-            p99_ms: load.p99_ms,
-            cpu_us_per_request: has_processes.then(|| own * 1e6 / load.requests as f64),
-            memory_kib: if has_processes { Some(usage::memory_kib(&running.pids())?) } else { None },
-            errors: load.errors,
-            foreign_share: (others / (f64::from(self.options.seconds) * f64::from(cores))).max(0.0),
-        })
+    /// What the report says of a peer.
+    fn introduce(&mut self, peer: &Peer) -> Result<()> {
+        let place = self.ground.place(peer, 0)?;
+        let plan = (peer.plan)(&place).with_context(|| format!("cannot prepare `{}`", peer.name))?;
+        let dir = place.folder.display().to_string();
+        let relative =
+            place.folder.strip_prefix(process::root()).unwrap_or(&place.folder).display().to_string();
+        let commands = plan.server.iter().chain(&plan.client);
+        let commands =
+            commands.map(|launch| launch.line().replace(&dir, "$DIR").replace(&relative, "$DIR")).collect();
+        self.results.peers.push(Entry { name: peer.name.into(), version: plan.version, commands });
+        Ok(())
     }
 
-    fn clock(&self, peer: &Started) -> Result<Clock> {
-        Ok(Clock {
-            peer: self.meter.cpu(&peer.pids())?,
-            frame: self.meter.cpu(&self.upstream.pids())? + self.meter.waited_for()?,
-            machine: self.meter.machine()?,
-        })
+    fn standing_steps(&mut self, round: u32, steps: &[&'static Step]) {
+        let mut standing: Vec<(&Peer, Option<Standing>)> =
+            self.peers.clone().into_iter().map(|peer| (peer, None)).collect();
+        for step in steps {
+            for (peer, running) in &mut standing {
+                let seen = self.on_standing(step, peer, running);
+                if seen.is_err() {
+                    // The next step gets a new one.
+                    *running = None;
+                }
+                self.keep(round, step, peer, seen.map(Some));
+            }
+        }
     }
-}
 
-/// Processor seconds used so far.
-struct Clock {
-    peer: f64,
-    /// The upstream and the load generator.
-    frame: f64,
-    machine: f64,
+    fn on_standing(&self, step: &Step, peer: &Peer, running: &mut Option<Standing>) -> Result<steps::Seen> {
+        let standing = match running {
+            Some(standing) => standing,
+            None => {
+                let standing = running.insert(self.ground.start(peer)?);
+                // What only the first requests meet is no part of any step.
+                let warm = How::Kept { size: 1024, connections: 16 };
+                steps::measure(warm, &self.bracket, standing, &Scale { seconds: 1, ..self.options.scale })?;
+                standing
+            }
+        };
+        steps::measure(step.how, &self.bracket, standing, &self.options.scale)
+    }
+
+    fn fresh_step(&mut self, round: u32, step: &Step) {
+        let How::Fresh(what) = step.how else { return };
+        for peer in self.peers.clone() {
+            let seen = fresh::run(what, &self.ground, &self.bracket, peer, &self.options.scale);
+            self.keep(round, step, peer, seen);
+        }
+    }
+
+    fn keep(&mut self, round: u32, step: &Step, peer: &Peer, seen: Result<Option<steps::Seen>>) {
+        let (figures, foreign, error) = match seen {
+            Ok(None) => return,
+            Ok(Some((figures, foreign))) => (figures, foreign, None),
+            Err(error) => (measure::Figures::new(), None, Some(format!("{error:#}"))),
+        };
+        let short = error.clone().unwrap_or_else(|| {
+            let shown = ["per_second", "mib_per_second", "cpu_us", "cpu_s_per_gib", "p99_ms", "server_kib"];
+            let shown = shown.iter().filter_map(|name| Some(format!("{name} {:.1}", figures.get(*name)?)));
+            shown.collect::<Vec<_>>().join(", ")
+        });
+        eprintln!("round {}: {}, {}: {short}", round + 1, step.name, peer.name);
+        let (step, peer) = (step.name.to_owned(), peer.name.to_owned());
+        self.results.samples.push(Sample { round, step, peer, figures, foreign, error });
+        if let Some(file) = &self.options.json {
+            // A run takes long; what it has seen is kept even if it is broken off.
+            if let Err(error) = self.results.write(file) {
+                eprintln!("{error:#}");
+            }
+        }
+    }
 }
 
 fn parse(args: &[String]) -> Result<Options> {
-    let mut names: Vec<&str> = Vec::new();
-    let mut options = Options { peers: Vec::new(), seconds: 3, rounds: 3, adit: None };
+    let is_quick = args.iter().any(|arg| arg == "--quick");
+    let mut options = Options {
+        peers: Vec::new(),
+        scenarios: Vec::new(),
+        scale: if is_quick { Scale::QUICK } else { Scale::USUAL },
+        is_quick,
+        adit: None,
+        bin: None,
+        json: None,
+        baseline: None,
+    };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         let mut value = || args.next().with_context(|| format!("`{arg}` needs a value"));
@@ -181,49 +309,114 @@ fn parse(args: &[String]) -> Result<Options> {
             let number = text.parse::<u32>().ok().filter(|number| *number > 0);
             number.with_context(|| format!("`{text}` is not a number above 0"))
         };
+        let scale = &mut options.scale;
         match arg.as_str() {
-            "--secs" => options.seconds = number(value()?)?,
-            "--rounds" => options.rounds = number(value()?)?,
-            "--adit" => options.adit = Some(Path::new(value()?).to_owned()),
+            "--quick" => {}
+            "--secs" => scale.seconds = number(value()?)?,
+            "--rounds" => scale.rounds = number(value()?)?,
+            "--bulk" => scale.bulk_mib = number(value()?)?,
+            "--idle" => scale.idle = number(value()?)?,
+            "--agents" => scale.agents = number(value()?)?,
+            "--adit" => options.adit = Some(value()?.into()),
+            "--bin" => options.bin = Some(absolute(value()?)?),
+            "--json" => options.json = Some(absolute(value()?)?),
+            "--baseline" => options.baseline = Some(absolute(value()?)?),
+            "--scenario" => {
+                for name in value()?.split(',') {
+                    options.scenarios.push(scenario(name)?);
+                }
+            }
+            "--peer" => {
+                for name in value()?.split(',') {
+                    add(&mut options.peers, name)?;
+                }
+            }
             flag if flag.starts_with('-') => bail!("`{flag}` is not an option of bench"),
-            name => names.push(name),
+            name => add(&mut options.peers, name)?,
         }
     }
-    let asked: &[&str] = if names.is_empty() { DEFAULT } else { &names };
-    for name in YARDSTICKS.iter().chain(asked) {
+    if options.scenarios.is_empty() {
+        options.scenarios = SCENARIOS.iter().collect();
+    }
+    if is_quick && options.peers.is_empty() {
+        add(&mut options.peers, "adit")?;
+        options.peers.retain(|peer| peer.kind != Kind::Direct);
+    }
+    Ok(options)
+}
+
+fn absolute(path: &str) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("`{path}` is no path"))
+}
+
+fn scenario(name: &str) -> Result<&'static Scenario> {
+    SCENARIOS.iter().find(|scenario| scenario.name == name).with_context(|| {
+        let known: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+        format!("`{name}` is no scenario; there are: {}", known.join(", "))
+    })
+}
+
+/// Adds a peer that was named, and before the first one the yardsticks.
+fn add(peers: &mut Vec<&'static Peer>, name: &str) -> Result<()> {
+    let yardsticks: &[&str] = if peers.is_empty() { YARDSTICKS } else { &[] };
+    for name in yardsticks.iter().chain(&[name]) {
         let Some(peer) = PEERS.iter().find(|peer| peer.name == *name) else {
             let known: Vec<&str> = PEERS.iter().map(|peer| peer.name).collect();
             bail!("`{name}` is no peer; there are: {}", known.join(", "));
         };
-        if options.peers.iter().all(|other| other.name != peer.name) {
-            options.peers.push(peer);
+        if peers.iter().all(|other| other.name != peer.name) {
+            peers.push(peer);
         }
     }
-    Ok(options)
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parsed(args: &[&str]) -> Result<(Vec<&'static str>, u32, u32)> {
-        let options = parse(&args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>())?;
-        Ok((options.peers.iter().map(|peer| peer.name).collect(), options.seconds, options.rounds))
+    fn parsed(args: &str) -> Result<Options> {
+        parse(&args.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    fn names(options: &Options) -> Vec<&'static str> {
+        options.peers.iter().map(|peer| peer.name).collect()
     }
 
     #[test]
     fn the_yardsticks_are_always_measured() {
-        assert_eq!(parsed(&[]).unwrap(), (vec!["direct", "nginx", "adit"], 3, 3));
-        assert_eq!(
-            parsed(&["nginx", "--secs", "1", "--rounds", "2"]).unwrap(),
-            (vec!["direct", "nginx"], 1, 2)
-        );
+        assert_eq!(names(&parsed("adit").unwrap()), ["direct", "nginx", "adit"]);
+        assert_eq!(names(&parsed("--peer ssh,nginx bore").unwrap()), ["direct", "nginx", "ssh", "bore"]);
+        assert!(names(&parsed("").unwrap()).is_empty(), "every peer that is found");
+    }
+
+    #[test]
+    fn scales_and_scenarios_are_chosen() {
+        let options = parsed("--secs 1 --rounds 2 --scenario bulk,far").unwrap();
+        assert_eq!((options.scale.seconds, options.scale.rounds), (1, 2));
+        let scenarios: Vec<&str> = options.scenarios.iter().map(|scenario| scenario.name).collect();
+        assert_eq!(scenarios, ["bulk", "far"]);
+        let quick = parsed("--rounds 2 --quick").unwrap();
+        assert_eq!(quick.scale, Scale { rounds: 2, ..Scale::QUICK });
+        assert_eq!(names(&quick), ["nginx", "adit"]);
     }
 
     #[test]
     fn what_bench_does_not_know_is_refused() {
-        for args in [&["--secs"][..], &["--secs", "0"], &["--quick"], &["carrier-pigeon"]] {
-            assert!(parsed(args).is_err(), "{args:?}");
+        for args in ["--secs", "--secs 0", "--fast", "carrier-pigeon", "--scenario moon", "--peer direct,x"] {
+            assert!(parsed(args).is_err(), "{args}");
         }
+    }
+
+    #[test]
+    fn a_quick_run_fails_when_a_step_of_ours_has_no_figures() {
+        let mut results = Results::default();
+        let mut sample = results::tests::sample("nginx", "c1", 0, &[]);
+        sample.error = Some("gone".into());
+        results.samples.push(sample.clone());
+        assert!(works(&results).is_ok());
+        sample.peer = "adit".into();
+        results.samples.push(sample);
+        assert!(works(&results).unwrap_err().to_string().contains("adit, c1: gone"));
     }
 }

@@ -92,8 +92,8 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "bench",
-        usage: "[peer...] [--secs N] [--rounds N] [--adit FILE]",
-        about: "compare with direct and nginx on this machine",
+        usage: "[peer...] [--quick] [option...]",
+        about: "compare with proxies and tunnels on this machine; docs/benchmarks.md",
         run: bench::run,
     },
 ];

@@ -1,4 +1,5 @@
-//! Processes that belong to a run: started with their output in a file, ended when dropped, however the run ends.
+//! Processes that belong to a run: started with their output in a file, ended with all their children when
+//! dropped, however the run ends.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -8,41 +9,80 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 
+use super::usage;
 use crate::process::{line, program};
 
-const START: Duration = Duration::from_secs(20);
-const STOP: Duration = Duration::from_secs(10);
-const POLL: Duration = Duration::from_millis(20);
+const POLL: Duration = Duration::from_millis(2);
 
-/// A process and its log; dropping it ends the process.
-#[derive(Debug)]
-pub(super) struct Owned {
-    child: Child,
-    log: PathBuf,
-    /// As typed.
-    pub(super) line: String,
+/// How a process is started; it can be started more than once.
+#[derive(Debug, Clone)]
+pub(super) struct Launch {
+    program: PathBuf,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
 }
 
-impl Owned {
-    /// Starts a process whose output goes to `log`.
-    pub(super) fn start(command: &mut Command, log: &Path) -> Result<Self> {
-        let file = File::create(log).with_context(|| format!("cannot create {}", log.display()))?;
-        let line = line(command);
-        let child = command
+impl Launch {
+    pub(super) fn new(program: impl Into<PathBuf>) -> Self {
+        Self { program: program.into(), args: Vec::new(), env: Vec::new() }
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub(super) fn with<A: ToString>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.args.extend(args.into_iter().map(|arg| arg.to_string()));
+        self
+    }
+
+    /// Adds a variable of its environment.
+    #[must_use]
+    pub(super) fn env(mut self, name: &str, value: impl ToString) -> Self {
+        self.env.push((name.to_owned(), value.to_string()));
+        self
+    }
+
+    fn command(&self) -> Command {
+        let mut command = program(&self.program);
+        command.args(&self.args).envs(self.env.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// As typed.
+    pub(super) fn line(&self) -> String {
+        line(&self.command())
+    }
+
+    /// Starts it; its output is added to `log`.
+    pub(super) fn start(&self, log: &Path) -> Result<Owned> {
+        let file = File::options().create(true).append(true).open(log);
+        let file = file.with_context(|| format!("cannot write {}", log.display()))?;
+        let child = self
+            .command()
             .stdin(Stdio::null())
             .stderr(file.try_clone().context("cannot share the log")?)
             .stdout(file)
             .spawn()
-            .with_context(|| format!("`{line}` did not start"))?;
-        Ok(Self { child, log: log.to_owned(), line })
+            .with_context(|| format!("`{}` did not start", self.line()))?;
+        Ok(Owned { child, log: log.to_owned(), line: self.line() })
     }
+}
 
+/// A process and its log; dropping it ends the process and what it has started.
+#[derive(Debug)]
+pub(super) struct Owned {
+    child: Child,
+    log: PathBuf,
+    line: String,
+}
+
+impl Owned {
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    fn has_ended(&mut self) -> bool {
+    pub(super) fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
@@ -54,100 +94,166 @@ impl Owned {
 }
 
 impl Drop for Owned {
-    /// Asks before it kills: a process that is killed cannot end its own children.
+    /// The first process before its children: it might start new ones. No process is asked first, a crash is
+    /// what the recovery scenarios want to see.
     fn drop(&mut self) {
         if self.has_ended() {
             return;
         }
-        let asked = program("kill").arg("-TERM").arg(self.pid().to_string()).status();
-        let deadline = Instant::now() + STOP;
-        while asked.is_ok() && !self.has_ended() && Instant::now() < deadline {
-            pause();
-        }
-        // Both fail only for a process that is gone.
+        let below = usage::tree(&[self.pid()]).unwrap_or_default();
         drop(self.child.kill());
+        for pid in below.into_iter().filter(|pid| *pid != self.pid()) {
+            if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+                // It fails only for a process that is gone.
+                kill_process(pid, Signal::KILL).unwrap_or_default();
+            }
+        }
         drop(self.child.wait());
     }
 }
 
-/// A port nobody listens on. Somebody else may take it before its user does; then the start fails and says so.
-pub(super) fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot bind a port")?;
-    Ok(listener.local_addr().context("a listener has no address")?.port())
+/// Where requests go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) port: u16,
+    pub(super) host: String,
 }
 
-/// Waits until the port answers with the whole file of 1 KiB.
-///
-/// # Errors
-/// When a process ends or the time is up; the error has the last lines of each log.
-pub(super) fn wait_until_ready(port: u16, processes: &mut [Owned]) -> Result<()> {
-    let deadline = Instant::now() + START;
-    loop {
-        let answer = ask(port);
-        if answer.as_ref().is_ok_and(|answer| is_whole(answer)) {
-            return Ok(());
+impl Target {
+    pub(super) fn addr(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// Whether a small request is answered with 200.
+    pub(super) fn answers(&self) -> bool {
+        self.ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200") && answer.ends_with("xx"))
+    }
+
+    fn ask(&self) -> Result<String> {
+        let patience = Duration::from_secs(2);
+        let mut stream = TcpStream::connect_timeout(&self.addr(), patience)?;
+        stream.set_read_timeout(Some(patience))?;
+        write!(stream, "GET /bytes/2 HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.host)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
+    /// Waits until it answers and returns how long that took since `start`.
+    ///
+    /// # Errors
+    /// When the time is up, or one of the processes ends; the error has the last lines of each log.
+    pub(super) fn wait(
+        &self,
+        start: Instant,
+        patience: Duration,
+        processes: &mut [&mut Owned],
+    ) -> Result<Duration> {
+        loop {
+            if self.answers() {
+                return Ok(start.elapsed());
+            }
+            let has_ended = processes.iter_mut().any(|process| process.has_ended());
+            if has_ended || start.elapsed() > patience {
+                let words: Vec<String> = processes.iter().map(|process| process.last_words()).collect();
+                let problem = if has_ended {
+                    "a process ended".into()
+                } else {
+                    format!("not ready within {patience:?}")
+                };
+                bail!("{problem}\n{}", words.join("\n"));
+            }
+            pause(POLL);
         }
-        let has_ended = processes.iter_mut().any(Owned::has_ended);
-        if has_ended || Instant::now() > deadline {
-            let words: Vec<String> = processes.iter().map(Owned::last_words).collect();
-            let problem =
-                if has_ended { "a process ended".into() } else { format!("not ready within {START:?}") };
-            let answer =
-                answer.map_or_else(|error| error.to_string(), |answer| answer.lines().take(1).collect());
-            bail!("{problem}; port {port} last said: {answer}\n{}", words.join("\n"));
-        }
-        pause();
     }
 }
 
-fn ask(port: u16) -> Result<String> {
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), POLL * 10)?;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    stream.write_all(b"GET /1k HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
+/// Waits until somebody listens on the port.
+///
+/// # Errors
+/// When nobody does for 10 s.
+pub(super) fn wait_for_listener(port: u16) -> Result<()> {
+    let start = Instant::now();
+    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+        if start.elapsed() > Duration::from_secs(10) {
+            bail!("nobody listens on port {port}");
+        }
+        pause(POLL);
+    }
+    Ok(())
 }
 
-fn is_whole(answer: &str) -> bool {
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    answer.starts_with("HTTP/1.1 200") && body.contains(&"x".repeat(1024))
+/// Ports nobody listens on. Somebody else may take one before its user does; then the start fails and says so.
+///
+/// # Errors
+/// When no port can be bound.
+pub(super) fn free_ports<const N: usize>() -> Result<[u16; N]> {
+    let mut listeners = Vec::new();
+    let mut ports = [0; N];
+    for port in &mut ports {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot bind a port")?;
+        *port = listener.local_addr().context("a listener has no address")?.port();
+        listeners.push(listener);
+    }
+    Ok(ports)
 }
 
-#[expect(clippy::disallowed_methods, reason = "no runtime here; each caller polls a state with a deadline")]
-fn pause() {
-    std::thread::sleep(POLL);
+/// Lets time pass, where time is what is measured, or between two looks at a state.
+#[expect(clippy::disallowed_methods, reason = "no runtime here; each caller looks at a state or measures")]
+pub(super) fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn only_a_200_with_the_whole_file_is_ready() {
-        let body = "x".repeat(1024);
-        assert!(is_whole(&format!("HTTP/1.1 200 OK\r\na: b\r\n\r\n{body}")));
-        assert!(!is_whole(&format!("HTTP/1.1 503 No\r\na: b\r\n\r\n{body}")));
-        assert!(!is_whole("HTTP/1.1 200 OK\r\na: b\r\n\r\nxxx"));
+    fn log(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("xtask-{name}-{}", std::process::id()))
     }
 
     #[test]
     fn a_process_that_ends_early_is_an_error_with_its_last_words() {
-        let log = std::env::temp_dir().join(format!("xtask-owned-{}", std::process::id()));
-        let owned = Owned::start(program("sh").args(["-c", "echo out of luck; exit 1"]), &log).unwrap();
-        let error = wait_until_ready(free_port().unwrap(), &mut [owned]).unwrap_err().to_string();
+        let log = log("early");
+        let mut owned = Launch::new("sh").with(["-c", "echo out of luck; exit 1"]).start(&log).unwrap();
+        let [port] = free_ports().unwrap();
+        let target = Target { port, host: "h".into() };
+        let error = target.wait(Instant::now(), Duration::from_secs(10), &mut [&mut owned]).unwrap_err();
         fs::remove_file(&log).unwrap();
-        assert!(error.contains("a process ended") && error.contains("out of luck"), "{error}");
+        assert!(error.to_string().contains("a process ended"), "{error}");
+        assert!(error.to_string().contains("out of luck"), "{error}");
     }
 
     #[test]
-    fn dropping_ends_the_process() {
-        let log = std::env::temp_dir().join(format!("xtask-drop-{}", std::process::id()));
-        let owned = Owned::start(program("tail").args(["-f", "/dev/null"]), &log).unwrap();
-        let proc = PathBuf::from(format!("/proc/{}", owned.pid()));
-        assert!(proc.exists());
+    fn dropping_ends_the_process_and_its_children() {
+        let log = log("drop");
+        let owned = Launch::new("sh").with(["-c", "tail -f /dev/null & wait"]).start(&log).unwrap();
+        let start = Instant::now();
+        let tree = loop {
+            let tree = usage::tree(&[owned.pid()]).unwrap();
+            if tree.len() > 1 {
+                break tree;
+            }
+            assert!(start.elapsed() < Duration::from_secs(10), "no child");
+        };
         drop(owned);
         fs::remove_file(&log).unwrap();
-        assert!(!proc.exists());
+        for pid in tree {
+            loop {
+                let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+                // Whoever adopted the child may not have waited for it yet.
+                if stat.is_empty() || stat.contains(") Z ") {
+                    break;
+                }
+                assert!(start.elapsed() < Duration::from_secs(20), "{stat}");
+                pause(POLL);
+            }
+        }
+    }
+
+    #[test]
+    fn ports_differ() {
+        let [one, other] = free_ports().unwrap();
+        assert_ne!(one, other);
     }
 }

@@ -1,158 +1,237 @@
-//! Who is compared: one entry of [`PEERS`] and one function that starts it for each.
+//! Who is compared: one entry of [`PEERS`] for each, and one function that writes its configuration and says
+//! how it is started.
+
+mod adit;
+mod nginx;
+mod proxies;
+mod rathole;
+mod small;
 
 use std::fs;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::owned::{Owned, free_port, wait_until_ready};
+use super::owned::{Launch, Target};
 use crate::process::{find, program, read};
 
 /// Something that stands between the load and the upstream.
+#[derive(Debug)]
 pub(super) struct Peer {
     pub(super) name: &'static str,
     /// What is compared, for the report.
     pub(super) about: &'static str,
-    /// The programs it needs and the Debian packages they come from.
-    pub(super) needs: &'static [(&'static str, &'static str)],
-    /// Starts it in front of the upstream and waits until it answers.
-    pub(super) start: fn(&Place) -> Result<Started>,
+    pub(super) kind: Kind,
+    /// The programs it needs.
+    pub(super) needs: &'static [&'static str],
+    pub(super) plan: fn(&Place<'_>) -> Result<Plan>,
 }
 
-/// To add a peer: one entry here, and a function that writes its configuration and starts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// No hop at all.
+    Direct,
+    /// Every connection is made towards the upstream.
+    Proxy,
+    /// As before, in two processes with TLS between them.
+    EncryptedPair,
+    /// One half dials out.
+    Tunnel,
+    /// As before, and encrypted.
+    EncryptedTunnel,
+    /// What this is all about.
+    Adit,
+}
+
+/// To add a peer: one entry here, and a function.
 pub(super) const PEERS: &[Peer] = &[
-    Peer { name: "direct", about: "no hop: the upstream itself", needs: &[], start: direct },
+    Peer {
+        name: "direct",
+        about: "no hop: the upstream itself",
+        kind: Kind::Direct,
+        needs: &[],
+        plan: small::direct,
+    },
     Peer {
         name: "nginx",
-        about: "one plain hop, one worker",
-        needs: &[("nginx", "nginx-light")],
-        start: nginx,
+        about: "one plain HTTP hop, 2 workers",
+        kind: Kind::Proxy,
+        needs: &["nginx"],
+        plan: nginx::one,
     },
-    Peer { name: "adit", about: "gateway and agent, TLS 1.3 between them", needs: &[], start: adit },
+    Peer {
+        name: "haproxy",
+        about: "one plain HTTP hop, 2 threads",
+        kind: Kind::Proxy,
+        needs: &["haproxy"],
+        plan: proxies::haproxy,
+    },
+    Peer {
+        name: "caddy",
+        about: "one plain HTTP hop",
+        kind: Kind::Proxy,
+        needs: &["caddy"],
+        plan: proxies::caddy,
+    },
+    Peer {
+        name: "nginx2-tls",
+        about: "two HTTP hops with kept TLS 1.3 connections between them",
+        kind: Kind::EncryptedPair,
+        needs: &["nginx", "openssl"],
+        plan: nginx::two_with_tls,
+    },
+    Peer {
+        name: "rathole",
+        about: "a plain TCP connection for each stream",
+        kind: Kind::Tunnel,
+        needs: &["rathole"],
+        plan: rathole::plain,
+    },
+    Peer {
+        name: "rathole-tls",
+        about: "a TLS connection for each stream",
+        kind: Kind::EncryptedTunnel,
+        needs: &["rathole", "openssl"],
+        plan: rathole::tls,
+    },
+    Peer {
+        name: "rathole-noise",
+        about: "a Noise connection for each stream",
+        kind: Kind::EncryptedTunnel,
+        needs: &["rathole"],
+        plan: rathole::noise,
+    },
+    Peer {
+        name: "bore",
+        about: "a plain TCP connection for each stream",
+        kind: Kind::Tunnel,
+        needs: &["bore"],
+        plan: small::bore,
+    },
+    Peer {
+        name: "ssh",
+        about: "ssh -R, started again in a loop; streams share one connection",
+        kind: Kind::EncryptedTunnel,
+        needs: &["ssh", "sshd", "ssh-keygen"],
+        plan: small::ssh,
+    },
+    Peer {
+        name: "adit",
+        about: "HTTP: gateway and agent, streams share TLS 1.3 connections",
+        kind: Kind::Adit,
+        needs: &[],
+        plan: adit::http,
+    },
+    Peer {
+        name: "adit-tcp",
+        about: "TCP: gateway and agent, streams share TLS 1.3 connections",
+        kind: Kind::Adit,
+        needs: &[],
+        plan: adit::tcp,
+    },
 ];
 
 /// Where a peer starts.
 #[derive(Debug)]
-pub(super) struct Place {
-    /// For configuration and logs.
+pub(super) struct Place<'a> {
+    /// For configuration and logs; of its own for each start.
     pub(super) folder: PathBuf,
     /// What it must lead to.
-    pub(super) upstream_port: u16,
+    pub(super) upstream: u16,
+    /// Where it is to listen for the load.
+    pub(super) public: u16,
+    /// Where its halves meet.
+    pub(super) control: u16,
+    /// Where the half that dials finds the other one: `control`, or a slow path to it.
+    pub(super) via: u16,
+    /// Public ports of agents, where many are compared.
+    pub(super) agents: Vec<u16>,
+    pub(super) programs: &'a Programs,
+}
+
+/// How a peer is started.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// The half people reach; none without a hop.
+    pub(super) server: Option<Launch>,
+    /// The half beside the upstream; none where one process does it all.
+    pub(super) client: Option<Launch>,
+    /// Where the server listens for the client, if that can be told.
+    pub(super) meets_at: Option<u16>,
+    pub(super) target: Target,
+    /// In place of the client, for each of the place's agents.
+    pub(super) agents: Vec<(Launch, Target)>,
+    pub(super) version: String,
+}
+
+impl Plan {
+    /// A single process, or two without agents to multiply.
+    fn new(place: &Place<'_>, server: Launch, client: Option<Launch>, version: String) -> Self {
+        let target = Target { port: place.public, host: "127.0.0.1".into() };
+        let meets_at = client.is_some().then_some(place.control);
+        Self { server: Some(server), client, meets_at, target, agents: Vec::new(), version }
+    }
+}
+
+/// Where the peers' programs are.
+#[derive(Debug)]
+pub(super) struct Programs {
+    /// Looked into before the PATH.
+    pub(super) folder: Option<PathBuf>,
     /// The binary under test.
     pub(super) adit: PathBuf,
 }
 
-/// A peer that answers.
-#[derive(Debug)]
-pub(super) struct Started {
-    pub(super) port: u16,
-    pub(super) processes: Vec<Owned>,
-    pub(super) version: String,
-}
-
-impl Started {
-    fn when_ready(port: u16, mut processes: Vec<Owned>, version: String) -> Result<Self> {
-        wait_until_ready(port, &mut processes)?;
-        Ok(Self { port, processes, version })
+impl Programs {
+    pub(super) fn find(&self, name: &str) -> Option<PathBuf> {
+        let own = self.folder.iter().map(|folder| folder.join(name)).find(|file| file.is_file());
+        own.or_else(|| find(name))
     }
 
-    pub(super) fn pids(&self) -> Vec<u32> {
-        self.processes.iter().map(Owned::pid).collect()
+    fn get(&self, name: &str) -> Result<PathBuf> {
+        self.find(name).with_context(|| format!("{name} is not installed"))
+    }
+
+    /// The first line that a program says of its version.
+    fn version(&self, name: &str, args: &[&str]) -> Result<String> {
+        let output =
+            program(self.get(name)?).args(args).output().with_context(|| format!("{name} {args:?}"))?;
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        Ok(text.trim().lines().next().unwrap_or_default().trim().replace("nginx version: ", ""))
     }
 }
 
-/// The upstream of everybody: files of 1 KiB and 64 KiB from an nginx of its own.
-pub(super) fn upstream(folder: &Path) -> Result<Started> {
-    let folder = folder.join("upstream");
-    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    for (name, size) in [("1k", 1024), ("64k", 64 * 1024)] {
-        fs::write(folder.join(name), "x".repeat(size)).context("cannot write the upstream's files")?;
+impl Place<'_> {
+    fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
+        let file = self.folder.join(name);
+        fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(file)
     }
-    let port = free_port()?;
-    let server = format!(
-        "sendfile on; open_file_cache max=10;\n  \
-         server {{ listen 127.0.0.1:{port} backlog=4096; root {}; }}",
-        folder.display()
-    );
-    Started::when_ready(port, vec![start_nginx(&folder, &server)?], nginx_version()?)
+
+    fn local(port: u16) -> String {
+        format!("127.0.0.1:{port}")
+    }
+
+    /// A certificate for localhost that signs itself, and its key: `cert.pem` and `key.pem`.
+    fn certificate(&self) -> Result<(PathBuf, PathBuf)> {
+        let (cert, key) = (self.folder.join("cert.pem"), self.folder.join("key.pem"));
+        let mut openssl = program(self.programs.get("openssl")?);
+        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
+        openssl.args(["-days", "30", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]);
+        openssl.args(["-addext", "basicConstraints=critical,CA:TRUE", "-keyout"]).arg(&key);
+        openssl.arg("-out").arg(&cert);
+        read(&mut openssl)?;
+        Ok((cert, key))
+    }
 }
 
-fn direct(place: &Place) -> Result<Started> {
-    Started::when_ready(place.upstream_port, Vec::new(), String::new())
+/// Whether the command line's user is root, as some programs then behave differently.
+fn is_root() -> bool {
+    rustix::process::getuid().is_root()
 }
 
-fn nginx(place: &Place) -> Result<Started> {
-    let folder = place.folder.join("nginx");
-    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let port = free_port()?;
-    let server = format!(
-        "upstream u {{ server 127.0.0.1:{}; keepalive 512; keepalive_requests 100000000; }}\n  \
-         server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ proxy_pass http://u; proxy_http_version 1.1;\n    \
-         proxy_set_header Connection \"\"; proxy_request_buffering off; proxy_max_temp_file_size 0; }} }}",
-        place.upstream_port
-    );
-    Started::when_ready(port, vec![start_nginx(&folder, &server)?], nginx_version()?)
-}
-
-fn adit(place: &Place) -> Result<Started> {
-    let folder = place.folder.join("adit");
-    fs::create_dir_all(folder.join("tls")).with_context(|| format!("cannot create {}", folder.display()))?;
-    let token = folder.join("token");
-    fs::write(&token, random_token()?).context("cannot write the token")?;
-    let (control, port) = (free_port()?.to_string(), free_port()?);
-    let mut gateway = program(&place.adit);
-    gateway.args(["http", "server", "--control-addr", "127.0.0.1", "--control-port", &control]);
-    gateway.args(["--data-addr", "127.0.0.1", "--port", &port.to_string(), "--token-file"]).arg(&token);
-    gateway.arg("--auto-tls-path").arg(folder.join("tls"));
-    let mut agent = program(&place.adit);
-    agent
-        .args(["http", "client", "--url", &format!("wss://127.0.0.1:{control}"), "--token-file"])
-        .arg(&token);
-    agent.args(["--upstream", &format!("http://127.0.0.1:{}", place.upstream_port)]);
-    // The agent keeps trying until the gateway listens, so neither start has to wait for the other.
-    let processes = vec![
-        Owned::start(&mut gateway, &folder.join("gateway.log"))?,
-        Owned::start(&mut agent, &folder.join("agent.log"))?,
-    ];
-    let version = read(program(&place.adit).arg("--version"))?;
-    Started::when_ready(port, processes, version.trim().to_owned())
-}
-
-fn start_nginx(folder: &Path, server: &str) -> Result<Owned> {
-    // Started by root, workers would run as somebody who may not read our folder.
-    let user =
-        format!("{} {}", read(program("id").arg("-un"))?.trim(), read(program("id").arg("-gn"))?.trim());
-    let dir = folder.display();
-    let conf = format!(
-        "daemon off; worker_processes 1; user {user}; pid {dir}/nginx.pid; error_log {dir}/error.log error;\n\
-         events {{ worker_connections 4096; }}\n\
-         http {{\n  access_log off; keepalive_requests 100000000; client_max_body_size 0;\n  \
-         client_body_temp_path {dir}/b; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; \
-         scgi_temp_path {dir}/s;\n  {server}\n}}\n"
-    );
-    let file = folder.join("nginx.conf");
-    fs::write(&file, conf).context("cannot write nginx.conf")?;
-    let nginx = find("nginx").context("nginx is not installed")?;
-    let mut command = program(nginx);
-    command.arg("-e").arg(folder.join("error.log")).arg("-c").arg(&file);
-    Owned::start(&mut command, &folder.join("nginx.log"))
-}
-
-fn nginx_version() -> Result<String> {
-    let output =
-        program(find("nginx").context("nginx is not installed")?).arg("-v").output().context("nginx -v")?;
-    let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Ok(text.replace("nginx version: ", ""))
-}
-
-fn random_token() -> Result<String> {
-    let mut bytes = [0_u8; 32];
-    File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .context("cannot read /dev/urandom")?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+fn show(path: &Path) -> String {
+    path.display().to_string()
 }
 
 #[cfg(test)]
@@ -167,8 +246,14 @@ mod tests {
     }
 
     #[test]
-    fn tokens_differ() {
-        assert_eq!(random_token().unwrap().len(), 64);
-        assert_ne!(random_token().unwrap(), random_token().unwrap());
+    fn the_folder_that_was_named_comes_before_the_path() {
+        let folder = std::env::temp_dir().join(format!("xtask-programs-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("sh"), "").unwrap();
+        let named = Programs { folder: Some(folder.clone()), adit: PathBuf::new() };
+        assert_eq!(named.find("sh"), Some(folder.join("sh")));
+        fs::remove_dir_all(&folder).unwrap();
+        assert_ne!(named.find("sh"), Some(folder.join("sh")));
+        assert!(named.get("no-such-program").is_err());
     }
 }

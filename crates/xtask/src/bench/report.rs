@@ -1,120 +1,217 @@
-//! The result as Markdown: the machine, the versions, one table for each scenario, and how to do it again.
+//! The results as Markdown: the machine, the versions, the summary, a table for each group of steps, how far
+//! the rounds lie apart, and how to do it again.
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use super::load::SCENARIOS;
-use super::peers::{Peer, Started};
-use super::{Options, Sample, usage};
+use super::peers::{Kind, PEERS, Peer};
+use super::results::{BASE, Results, median};
+use super::steps::SCENARIOS;
+use super::tables::{Column, Count, GOALS, Goal, Limit, Show, TABLES, Table};
+use super::usage;
 use crate::process::program;
 
-const BASE: &str = "nginx";
-
 /// The whole report.
-pub(super) fn render(
-    options: &Options,
-    samples: &[Sample],
-    upstream: &Started,
-    started: &[(&Peer, Started)],
-    folder: &Path,
-) -> Result<String> {
+pub(super) fn render(results: &Results) -> Result<String> {
     let mut text = String::from("# Benchmark\n\n");
-    writeln!(text, "{}", machine()?)?;
-    let foreign = samples.iter().map(|sample| sample.foreign_share).fold(0.0, f64::max);
-    writeln!(
-        text,
-        "{} rounds of {} s a step, interleaved; medians, ratios to {BASE} within a round. Other programs took at \
-         most {:.0} % of the processors in a step.\n",
-        options.rounds,
-        options.seconds,
-        foreign * 100.0
-    )?;
-    for (peer, running) in started {
-        let version =
-            if running.version.is_empty() { String::new() } else { format!(" ({})", running.version) };
-        writeln!(text, "- {}: {}{version}", peer.name, peer.about)?;
+    writeln!(text, "{}\n{}\n", results.machine, results.scale)?;
+    for entry in &results.peers {
+        let about = peer(&entry.name).map_or("", |peer| peer.about);
+        let version = if entry.version.is_empty() { String::new() } else { format!(" ({})", entry.version) };
+        writeln!(text, "- {}: {about}{version}", entry.name)?;
     }
-    writeln!(text, "- load: {}\n", wrk_version()?)?;
-    for scenario in SCENARIOS {
-        let peers: Vec<&str> = started.iter().map(|(peer, _)| peer.name).collect();
-        writeln!(text, "{}", table(scenario.name, samples, &peers))?;
+    if !results.missing.is_empty() {
+        writeln!(text, "- not found on this machine: {}", results.missing.join(", "))?;
     }
-    text += "## Commands\n\n```\n";
-    let commands = started.iter().flat_map(|(_, running)| &running.processes);
-    for process in upstream.processes.iter().chain(commands) {
-        let line =
-            process.line.replace(&relative(folder), "$DIR").replace(&folder.display().to_string(), "$DIR");
-        writeln!(text, "{line}")?;
+    writeln!(text, "- load on kept connections: {}\n", wrk_version()?)?;
+    text += &summary(results);
+    for shown in TABLES {
+        text += &table(shown, results);
     }
-    for scenario in SCENARIOS {
-        let args = scenario.wrk("$PORT", options.seconds);
-        let quoted = args.iter().map(|arg| if arg.contains(' ') { format!("'{arg}'") } else { arg.clone() });
-        writeln!(text, "wrk {}", quoted.collect::<Vec<_>>().join(" "))?;
-    }
-    Ok(text + "```\n")
+    text += &noise(results);
+    text += &problems(results);
+    text += &commands(results);
+    Ok(text)
 }
 
-/// As command lines show it: without the workspace's folder.
-fn relative(folder: &Path) -> String {
-    folder.strip_prefix(crate::process::root()).unwrap_or(folder).display().to_string()
+fn peer(name: &str) -> Option<&'static Peer> {
+    PEERS.iter().find(|peer| peer.name == name)
 }
 
-fn table(scenario: &str, samples: &[Sample], peers: &[&str]) -> String {
-    let mut text = format!(
-        "## {scenario}\n\n| peer | requests/s | of {BASE} | p50 ms | p99 ms | of {BASE} | CPU µs/request | of {BASE} \
-         | memory MiB | errors |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
+fn row(text: &mut String, cells: &[String]) {
+    *text += &format!("| {} |\n", cells.join(" | "));
+}
+
+fn heads(text: &mut String, left: &[&str], right: &[&str]) {
+    row(text, &left.iter().chain(right).map(|head| (*head).to_owned()).collect::<Vec<_>>());
+    *text += &format!("|{}{}\n", "---|".repeat(left.len()), "--:|".repeat(right.len()));
+}
+
+fn summary(results: &Results) -> String {
+    let there = |wanted: Kind| {
+        let of_kind = move |name: &str| peer(name).is_some_and(|peer| peer.kind == wanted);
+        results.peers.iter().map(|entry| entry.name.as_str()).filter(move |name| of_kind(name))
+    };
+    let ours: Vec<&str> = there(Kind::Adit).collect();
+    let mut text = String::from(
+        "## Summary\n\nWhat is reached is bold. \"Best tunnel\" is the best other encrypted tunnel of this run, \
+         row by row.\n\n",
     );
-    let all: Vec<&Sample> = samples.iter().filter(|sample| sample.scenario == scenario).collect();
-    for peer in peers {
-        let own: Vec<&Sample> = all.iter().copied().filter(|sample| sample.peer == *peer).collect();
-        let value = |figure: fn(&Sample) -> Option<f64>, digits: usize| {
-            show(median(own.iter().filter_map(|sample| figure(sample)).collect()), digits)
-        };
-        let ratio = |figure: fn(&Sample) -> Option<f64>| show(median(ratios(&all, &own, figure)), 2);
-        let errors: u64 = own.iter().map(|sample| sample.errors).sum();
-        let row = [
-            (*peer).to_owned(),
-            value(|s| Some(s.requests_per_second), 0),
-            ratio(|s| Some(s.requests_per_second)),
-            value(|s| Some(s.p50_ms), 2),
-            value(|s| Some(s.p99_ms), 2),
-            ratio(|s| Some(s.p99_ms)),
-            value(|s| s.cpu_us_per_request, 1),
-            ratio(|s| s.cpu_us_per_request),
-            value(|s| s.memory_kib.map(|kib| kib as f64 / 1024.0), 1),
-            errors.to_string(),
-        ];
-        text += &format!("| {} |\n", row.join(" | "));
+    heads(&mut text, &["#", "figure"], &[&["goal", "nginx", "best tunnel"][..], &ours].concat());
+    for goal in GOALS {
+        let rival = there(Kind::EncryptedTunnel)
+            .filter_map(|name| Some((count(results, goal, name)?, name)))
+            .reduce(|best, next| if is_better(goal, next.0, best.0) { next } else { best });
+        let mut cells = vec![goal.number.to_string(), goal.about.to_owned(), limits(goal)];
+        cells.push(show(count(results, goal, BASE), 2));
+        cells.push(rival.map_or_else(|| show(None, 2), |(value, name)| format!("{value:.2} {name}")));
+        for name in &ours {
+            let value = count(results, goal, name);
+            let is_reached = value.is_some_and(|value| reaches(limit(goal, name), value));
+            let shown = show(value, 2);
+            cells.push(if is_reached { format!("**{shown}**") } else { shown });
+        }
+        row(&mut text, &cells);
     }
-    text
+    text + "\n"
 }
 
-/// A figure over the base's in the same round, for each round that has both.
-fn ratios(all: &[&Sample], own: &[&Sample], figure: fn(&Sample) -> Option<f64>) -> Vec<f64> {
-    own.iter()
-        .filter_map(|sample| {
-            let base = all.iter().find(|other| other.peer == BASE && other.round == sample.round)?;
-            let base = figure(base).filter(|base| *base > 0.0)?;
-            Some(figure(sample)? / base)
-        })
-        .collect()
+fn count(results: &Results, goal: &Goal, peer: &str) -> Option<f64> {
+    match goal.count {
+        Count::Value => results.median(peer, goal.step, goal.figure),
+        Count::OfNginx => results.ratio([peer, BASE], goal.step, goal.figure),
+        Count::AboveNginx => {
+            results.beside([peer, BASE], goal.step, goal.figure, |own, base| (own - base).max(0.0))
+        }
+    }
 }
 
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    let upper = *values.get(middle)?;
-    Some(if values.len() % 2 == 1 { upper } else { (values[middle - 1] + upper) / 2.0 })
+fn limit(goal: &Goal, peer: &str) -> Limit {
+    goal.limits[usize::from(peer == "adit-tcp")]
+}
+
+fn limits(goal: &Goal) -> String {
+    let show = |limit: Limit| match limit {
+        Limit::AtLeast(value) => format!("≥ {value}"),
+        Limit::AtMost(value) => format!("≤ {value}"),
+    };
+    let [http, tcp] = goal.limits.map(show);
+    if http == tcp { http } else { format!("{http}; TCP {tcp}") }
+}
+
+fn reaches(limit: Limit, value: f64) -> bool {
+    match limit {
+        Limit::AtLeast(least) => value >= least,
+        // Half of the last digit that is shown.
+        Limit::AtMost(most) => value <= most + 0.005,
+    }
+}
+
+fn is_better(goal: &Goal, one: f64, other: f64) -> bool {
+    match goal.limits[0] {
+        Limit::AtLeast(_) => one > other,
+        Limit::AtMost(_) => one < other,
+    }
+}
+
+fn table(shown: &Table, results: &Results) -> String {
+    let mut text = format!("## {}\n\n{}\n\n", shown.title, shown.about);
+    let columns: Vec<&str> = shown.columns.iter().map(|column| column.head).collect();
+    heads(&mut text, &["peer"], &columns);
+    let before = text.len();
+    for entry in &results.peers {
+        let values: Vec<Option<f64>> =
+            shown.columns.iter().map(|column| value(results, column, &entry.name)).collect();
+        if values.iter().any(Option::is_some) {
+            let mut cells = vec![entry.name.clone()];
+            cells.extend(shown.columns.iter().zip(values).map(|(column, value)| {
+                let digits = if let Show::Median(digits) = column.show { digits } else { 2 };
+                show(value, digits)
+            }));
+            row(&mut text, &cells);
+        }
+    }
+    // A group of steps that was not asked for.
+    if text.len() == before { String::new() } else { text + "\n" }
+}
+
+fn value(results: &Results, column: &Column, peer: &str) -> Option<f64> {
+    let is_hopless = peer == "direct" && column.figure.starts_with("cpu");
+    match column.show {
+        _ if is_hopless => None,
+        Show::Median(_) => results.median(peer, column.step, column.figure),
+        Show::Of(base) => results.ratio([peer, base], column.step, column.figure),
+    }
 }
 
 fn show(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
 }
 
-fn machine() -> Result<String> {
+/// Ratios are what to read; this says how much to believe them.
+fn noise(results: &Results) -> String {
+    let mut text = String::from(
+        "## How far the rounds lie apart\n\nThe range of the rounds as a part of their median, and the share of the \
+         processors that other programs took during a peer's steps.\n\n",
+    );
+    let heads_right =
+        ["rounds", "64: requests/s", "64: CPU", "bulk down", "its CPU", "others, median", "others, most"];
+    heads(&mut text, &["peer"], &heads_right);
+    for entry in &results.peers {
+        let name = entry.name.as_str();
+        let own = || results.samples.iter().filter(|sample| sample.peer == name);
+        let foreign: Vec<f64> = own().filter_map(|sample| sample.foreign).collect();
+        let rounds = own().map(|sample| sample.round).collect::<std::collections::BTreeSet<_>>().len();
+        let percent = |value: Option<f64>| show(value.map(|value| value * 100.0), 0) + " %";
+        let most = foreign.iter().copied().reduce(f64::max);
+        row(
+            &mut text,
+            &[
+                name.to_owned(),
+                rounds.to_string(),
+                percent(results.spread(name, "c64", "per_second")),
+                percent(results.spread(name, "c64", "cpu_us")),
+                percent(results.spread(name, "down", "mib_per_second")),
+                percent(results.spread(name, "down", "cpu_s_per_gib")),
+                percent(median(foreign.clone())),
+                percent(most),
+            ],
+        );
+    }
+    text.replace("– %", "–") + "\n"
+}
+
+/// Steps without figures, and requests that failed.
+fn problems(results: &Results) -> String {
+    let mut lines = Vec::new();
+    for sample in &results.samples {
+        let of = format!("{}, {}, round {}", sample.peer, sample.step, sample.round + 1);
+        if let Some(error) = &sample.error {
+            lines.push(format!("- {of}: {}\n", error.lines().next().unwrap_or_default()));
+        }
+        if let Some(errors) = sample.figures.get("errors").filter(|errors| **errors > 0.0) {
+            lines.push(format!("- {of}: {errors} requests failed\n"));
+        }
+    }
+    if lines.is_empty() { String::new() } else { format!("## What went wrong\n\n{}\n", lines.concat()) }
+}
+
+fn commands(results: &Results) -> String {
+    let mut text = String::from("## Commands\n\n```\n");
+    for line in results.peers.iter().flat_map(|entry| &entry.commands) {
+        text += &format!("{line}\n");
+    }
+    text += "```\n\nScenarios, for `--scenario`:\n\n";
+    for scenario in SCENARIOS {
+        text += &format!("- `{}`: {}\n", scenario.name, scenario.about);
+    }
+    text
+}
+
+/// One line about this machine.
+pub(super) fn machine() -> Result<String> {
     let read = |path: &str| fs::read_to_string(path).with_context(|| format!("cannot read {path}"));
     let field = |text: &str, name: &str| {
         let line = text.lines().find(|line| line.starts_with(name)).and_then(|line| line.split_once(':'));
@@ -139,51 +236,62 @@ fn wrk_version() -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::results::Entry;
+    use crate::bench::results::tests::sample;
 
-    fn sample(peer: &'static str, round: u32, rate: f64, cpu: Option<f64>) -> Sample {
-        Sample {
-            round,
-            scenario: "s",
-            peer,
-            requests_per_second: rate,
-            p50_ms: 1.0,
-            p99_ms: 2.0,
-            cpu_us_per_request: cpu,
-            memory_kib: cpu.map(|_| 2048),
-            errors: 1,
-            foreign_share: 0.0,
+    fn results() -> Results {
+        let entry =
+            |name: &str| Entry { name: name.into(), version: "1".into(), commands: vec!["run".into()] };
+        let figures = |rate: f64, cpu: f64| [("per_second", rate), ("cpu_us", cpu), ("errors", 0.0)];
+        Results {
+            machine: "a machine".into(),
+            peers: ["nginx", "ssh", "rathole-tls", "adit", "adit-tcp"].map(entry).to_vec(),
+            samples: vec![
+                sample("nginx", "c64", 0, &figures(100.0, 10.0)),
+                sample("ssh", "c64", 0, &figures(20.0, 30.0)),
+                sample("rathole-tls", "c64", 0, &figures(50.0, 40.0)),
+                sample("adit", "c64", 0, &figures(110.0, 12.5)),
+                sample("adit-tcp", "c64", 0, &figures(90.0, 12.5)),
+            ],
+            ..Results::default()
         }
     }
 
-    #[test]
-    fn ratios_are_taken_within_a_round_and_then_the_median() {
-        let samples = [
-            sample("nginx", 0, 100.0, Some(10.0)),
-            sample("adit", 0, 50.0, Some(30.0)),
-            sample("nginx", 1, 10.0, Some(10.0)),
-            sample("adit", 1, 9.0, Some(20.0)),
-            sample("nginx", 2, 100.0, Some(10.0)),
-            sample("adit", 2, 70.0, Some(20.0)),
-        ];
-        let text = table("s", &samples, &["nginx", "adit"]);
-        let adit = text.lines().last().unwrap();
-        assert_eq!(adit, "| adit | 50 | 0.70 | 1.00 | 2.00 | 1.00 | 20.0 | 2.00 | 2.0 | 3 |");
+    fn line<'a>(text: &'a str, start: &str) -> &'a str {
+        text.lines().find(|line| line.starts_with(start)).unwrap()
     }
 
     #[test]
-    fn a_peer_without_processes_has_no_cost() {
-        let samples = [sample("nginx", 0, 100.0, Some(10.0)), sample("direct", 0, 200.0, None)];
-        let text = table("s", &samples, &["direct"]);
-        assert_eq!(
-            text.lines().last().unwrap(),
-            "| direct | 200 | 2.00 | 1.00 | 2.00 | 1.00 | – | – | – | 1 |"
+    fn the_summary_says_who_is_best_and_what_is_reached() {
+        let text = summary(&results());
+        assert!(
+            line(&text, "| 1 |").ends_with("| ≥ 1 | 1.00 | 0.50 rathole-tls | **1.10** | 0.90 |"),
+            "{text}"
         );
+        assert!(
+            line(&text, "| 2 |").contains("≤ 1.25; TCP ≤ 1.02 | 1.00 | 3.00 ssh | **1.25** | 1.25 |"),
+            "{text}"
+        );
+        assert!(line(&text, "| 19 |").ends_with("| – | – | – | – |"), "{text}");
     }
 
     #[test]
-    fn the_median_of_an_even_number_lies_between() {
-        assert_eq!(median(vec![4.0, 1.0, 3.0, 2.0]), Some(2.5));
-        assert_eq!(median(Vec::new()), None);
+    fn a_table_has_only_peers_with_figures_and_is_left_out_without_any() {
+        let text = table(&TABLES[0], &results());
+        assert!(line(&text, "| adit |").contains("| – | – | 110 | – | – | 1.10 |"), "{text}");
+        assert_eq!(text.lines().filter(|line| line.starts_with("| ssh")).count(), 1);
+        assert_eq!(table(&TABLES[1], &results()), "");
+    }
+
+    #[test]
+    fn what_went_wrong_is_said() {
+        let mut results = results();
+        assert_eq!(problems(&results), "");
+        results.samples[1].error = Some("no answer\nmore".into());
+        results.samples[2].figures.insert("errors".into(), 3.0);
+        let text = problems(&results);
+        assert!(text.contains("- ssh, c64, round 1: no answer\n"), "{text}");
+        assert!(text.contains("- rathole-tls, c64, round 1: 3 requests failed\n"), "{text}");
     }
 
     #[test]

@@ -19,13 +19,14 @@ impl Meter {
         Ok(Self { ticks_per_second: ticks.trim().parse().context("getconf CLK_TCK says no number")? })
     }
 
-    /// Time that these processes and their children have used. One that has ended counts nothing.
+    /// Time that these processes and their children have used. A child that has ended counts with its parent
+    /// once that has waited for it.
     pub(super) fn cpu(&self, roots: &[u32]) -> Result<f64> {
         let ticks: u64 = tree(roots)?
             .into_iter()
             .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok())
             .filter_map(|stat| Stat::parse(&stat))
-            .map(|stat| stat.own_ticks)
+            .map(|stat| stat.own_ticks + stat.children_ticks)
             .sum();
         Ok(self.seconds(ticks))
     }
@@ -49,23 +50,34 @@ impl Meter {
     }
 }
 
-/// Memory of these processes and their children. Pages shared among them count once (Pss).
-///
-/// # Errors
-/// When one of these processes has ended; a child that ends meanwhile counts nothing.
-pub(super) fn memory_kib(roots: &[u32]) -> Result<u64> {
-    let mut sum = 0;
-    for pid in tree(roots)? {
-        let text = match fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) {
-            Ok(text) => text,
-            Err(_) if !roots.contains(&pid) => continue,
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot read the memory of process {pid}"));
-            }
-        };
-        sum += pss(&text).context("/proc/PID/smaps_rollup has no Pss")?;
+/// Memory of these processes and their children, in KiB. Pages shared among processes count in parts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Memory {
+    /// With the program's file.
+    pub(super) all: u64,
+    /// What the program has taken for itself.
+    pub(super) anonymous: u64,
+}
+
+impl Memory {
+    /// # Errors
+    /// When one of these processes has ended; a child that ends meanwhile counts nothing.
+    pub(super) fn of(roots: &[u32]) -> Result<Self> {
+        let mut sum = Self::default();
+        for pid in tree(roots)? {
+            let text = match fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) {
+                Ok(text) => text,
+                Err(_) if !roots.contains(&pid) => continue,
+                Err(error) => {
+                    return Err(error).with_context(|| format!("cannot read the memory of process {pid}"));
+                }
+            };
+            // A child that is just ending has no memory to tell of.
+            sum.all += share(&text, "Pss:").unwrap_or(0);
+            sum.anonymous += share(&text, "Pss_Anon:").unwrap_or(0);
+        }
+        Ok(sum)
     }
-    Ok(sum)
 }
 
 /// How many processors there are.
@@ -73,8 +85,8 @@ pub(super) fn cores() -> Result<usize> {
     Ok(std::thread::available_parallelism().context("the number of processors is not known")?.get())
 }
 
-fn pss(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+fn share(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
@@ -100,7 +112,7 @@ impl Stat {
 }
 
 /// These processes and all below them.
-fn tree(roots: &[u32]) -> Result<BTreeSet<u32>> {
+pub(super) fn tree(roots: &[u32]) -> Result<BTreeSet<u32>> {
     let mut parents = Vec::new();
     for entry in fs::read_dir("/proc").context("cannot list /proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
@@ -138,8 +150,10 @@ mod tests {
 
     #[test]
     fn memory_is_the_proportional_share() {
-        assert_eq!(pss("x\nRss:     2000 kB\nPss:     1234 kB\nPss_Anon: 1 kB\n"), Some(1234));
-        assert!(memory_kib(&[std::process::id()]).unwrap() > 0);
+        let text = "x\nRss:     2000 kB\nPss:     1234 kB\nPss_Anon: 1 kB\n";
+        assert_eq!((share(text, "Pss:"), share(text, "Pss_Anon:")), (Some(1234), Some(1)));
+        let own = Memory::of(&[std::process::id()]).unwrap();
+        assert!(own.anonymous > 0 && own.all >= own.anonymous, "{own:?}");
     }
 
     #[test]

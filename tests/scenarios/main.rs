@@ -12,6 +12,7 @@ mod control_port;
 mod drain;
 mod expectations;
 mod framing;
+mod gateways;
 mod headers;
 mod metrics;
 mod protocols;

@@ -140,7 +140,7 @@ async fn a_man_in_the_middle_who_ends_tls_gets_no_session_whichever_transport() 
     world.finish().await;
 }
 
-async fn relay<R, W>(from: &mut R, to: &mut W)
+pub(crate) async fn relay<R, W>(from: &mut R, to: &mut W)
 where
     R: tokio::io::AsyncRead + Unpin,
     W: tokio::io::AsyncWrite + Unpin,

@@ -14,9 +14,11 @@ use adit_tunnel::proxy::Egress;
 /// An agent's whole configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The gateway's control port.
-    pub gateway: GatewayUrl,
-    /// Through which proxy the gateway is reached, if any.
+    /// The gateways' control ports; at least one. A session is kept to each.
+    pub gateways: Vec<GatewayUrl>,
+    /// A session to each address that a gateway's name resolves to, instead of to whichever answers first.
+    pub each_address: bool,
+    /// Through which proxy the gateways are reached, if any.
     pub egress: Egress,
     /// The shared token.
     pub token: TokenKey,

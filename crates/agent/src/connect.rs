@@ -1,6 +1,7 @@
-//! Keeps a session to the gateway: dials for ever, proves who it is, serves, and starts again.
+//! Keeps a session to one gateway: dials for ever, proves who it is, serves, and starts again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use adit_proto::handshake::{Hello, MIN_VERSION, PROOF_LEN, VERSION};
@@ -12,30 +13,25 @@ use adit_tunnel::reconnect::Backoff;
 use adit_tunnel::scope::Scope;
 use adit_tunnel::session::{Session, Side};
 use adit_tunnel::transport::DialError;
+use adit_tunnel::watchdog::Progress;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::board::{Place, State};
 use crate::dial::{self, Dialer, Dialled};
 use crate::expose::Exposed;
-use crate::observe::Observe;
+use crate::observe::GatewayCounters;
 
 /// How long the gateway may take to answer a hello.
 const GREET_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an agent that was refused waits, beside its ordinary pause.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
-/// How often the round trip gauge is brought up to date.
-const RTT_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How the session stands, for whoever waits for it.
-#[derive(Debug, Clone)]
-pub(crate) enum State {
-    /// Not connected; maybe trying, maybe pausing.
-    Connecting,
-    /// The gateway said no, in these words. Tried again all the same.
-    Refused(String),
-    /// A session stands.
-    Connected(Session),
-}
+/// How long one try may take in all before the loop counts as stuck; far more than its own timeouts.
+const TRY: Duration = Duration::from_secs(120);
+/// How much longer than announced a pause may take before the loop counts as stuck.
+const SLACK: Duration = Duration::from_secs(30);
+/// How long a session that was announced to end may carry nothing and stay.
+const FORGOTTEN: Duration = Duration::from_secs(120);
 
 /// Keeps a session up: what it takes to open one, again and again.
 pub(crate) struct Keeper {
@@ -44,9 +40,17 @@ pub(crate) struct Keeper {
     pub(crate) instance: InstanceId,
     pub(crate) hostname: String,
     pub(crate) exposed: Arc<Exposed>,
-    pub(crate) observe: Observe,
-    pub(crate) state: watch::Sender<State>,
-    /// Owner of the sessions, which outlive the loop that opens them by their last words.
+    pub(crate) observe: GatewayCounters,
+    pub(crate) place: Place,
+    /// Counts the sessions of this instance; goes on when the loop is started anew.
+    pub(crate) generation: AtomicU64,
+    /// By when the loop will have got on, for whoever watches it.
+    pub(crate) progress: Progress,
+    /// The link is wanted. When it is not any more, its session stays until it ends.
+    pub(crate) wanted: watch::Receiver<bool>,
+    /// Ticks when the clock has jumped.
+    pub(crate) awoken: watch::Receiver<()>,
+    /// Owner of the sessions, which outlive the loop that opens them.
     pub(crate) sessions: Scope,
 }
 
@@ -61,9 +65,14 @@ enum ConnectError {
 }
 
 impl ConnectError {
-    /// Whether the other end was reached and there is no session to be had from it.
-    const fn is_refusal(&self) -> bool {
-        matches!(self, Self::Handshake(HandshakeError::Refused(_) | HandshakeError::GatewayUnproved))
+    /// Whether the other end was reached and there is no session to be had from it. One that leaves says no as well,
+    /// but whoever takes its place may answer at any moment.
+    fn is_refusal(&self) -> bool {
+        match self {
+            Self::Handshake(HandshakeError::Refused(refused)) => refused.reason != Reason::Draining,
+            Self::Handshake(HandshakeError::GatewayUnproved) => true,
+            Self::Dial(_) | Self::Handshake(_) | Self::Silent => false,
+        }
     }
 
     /// A word from a closed list, for the metric.
@@ -79,28 +88,49 @@ impl ConnectError {
 }
 
 impl Keeper {
-    /// Runs for ever; ends only with its scope.
-    pub(crate) async fn run(self) {
+    /// Runs for as long as the link is wanted; ends earlier only with its scope.
+    pub(crate) async fn run(&self) {
+        let mut wanted = self.wanted.clone();
         let mut backoff = Backoff::new(u64::from_be_bytes(seed(self.instance)));
-        for generation in 1.. {
+        // A session whose gateway is leaving: the next one is opened while it finishes.
+        let mut leaving = None;
+        while *wanted.borrow_and_update() {
+            self.progress.expect_within(TRY);
             let started = Instant::now();
-            match self.connect(generation).await {
+            let mut extra = Duration::ZERO;
+            match self.connect().await {
                 Ok(session) => {
-                    let reason = self.serve(session).await;
+                    self.progress.stands();
+                    leaving = self.keep(session).await;
                     backoff.stood(started.elapsed());
-                    self.observe.disconnected(reason);
-                    tracing::warn!(%reason, gateway = %self.gateway, "session ended; connecting again");
+                    if leaving.is_some() {
+                        backoff.forget();
+                    }
                 }
                 Err(error) => {
                     self.report(&error);
                     if error.is_refusal() {
                         // Asking again soon changes nothing, and a gateway counts wrong tokens against the address
                         // this agent shares with others.
-                        tokio::time::sleep(REFUSED_PAUSE).await;
+                        extra = REFUSED_PAUSE;
                     }
                 }
             }
-            tokio::time::sleep(backoff.next_pause()).await;
+            let pause = backoff.next_pause() + extra;
+            self.progress.expect_within(pause + SLACK);
+            let mut awoken = self.awoken.clone();
+            awoken.mark_unchanged();
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                Ok(()) = awoken.changed() => backoff.forget(),
+                Ok(()) = wanted.changed() => {}
+                () = ended(leaving.as_ref()) => {
+                    // Until now its port was most likely still taken.
+                    leaving = None;
+                    backoff.forget();
+                    tokio::time::sleep(backoff.next_pause()).await;
+                }
+            }
         }
     }
 
@@ -109,17 +139,17 @@ impl Keeper {
         let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
         tracing::warn!(gateway = %self.gateway, result = error.label(), "cannot open a session: {error}{cause}");
         if error.is_refusal() {
-            self.state.send_replace(State::Refused(error.to_string()));
+            self.place.set(State::Refused(error.to_string()));
         }
     }
 
-    async fn connect(&self, generation: u64) -> Result<Session, ConnectError> {
+    async fn connect(&self) -> Result<Session, ConnectError> {
         let Dialled { mut io, exporter, carrier } = self.gateway.dial().await?;
         let hello = Hello {
             versions: (MIN_VERSION, VERSION),
             capabilities: 0,
             instance: self.instance,
-            generation,
+            generation: self.generation.fetch_add(1, Ordering::Relaxed) + 1,
             release: env!("CARGO_PKG_VERSION").to_owned(),
             hostname: self.hostname.clone(),
             offers: self.exposed.offers().to_vec(),
@@ -134,29 +164,60 @@ impl Keeper {
         Ok(session)
     }
 
-    async fn serve(&self, session: Session) -> Reason {
+    /// Waits until the session has ended, or its gateway is leaving: then it is returned, and finishes by itself.
+    async fn keep(&self, session: Session) -> Option<Session> {
         self.observe.connected();
-        self.state.send_replace(State::Connected(session.clone()));
-        // However this ends, also by cancellation, nobody is told any longer that a session stands.
-        let _disconnected = Disconnected(&self.state);
-        let mut tick = tokio::time::interval(RTT_INTERVAL);
-        loop {
+        let counted = self.observe.session();
+        let _connected = self.place.connected();
+        let (listed, exposed) = (self.place.session(session.clone()), Arc::clone(&self.exposed));
+        let (observe, served) = (self.observe.clone(), session.clone());
+        let gateway = Arc::clone(self.place.gateway());
+        self.sessions.spawn("session streams", async move {
+            exposed.serve(&served).await;
+            let reason = served.closed().await;
+            observe.disconnected(reason);
+            tracing::warn!(%reason, %gateway, "session ended");
+            drop((listed, counted));
+        });
+        let mut awoken = self.awoken.clone();
+        awoken.mark_unchanged();
+        let reason = loop {
             tokio::select! {
-                () = self.exposed.serve(&session) => return session.closed().await,
-                _ = tick.tick() => if let Some(rtt) = session.rtt() {
-                    self.observe.round_trip(rtt);
-                },
+                reason = session.draining() => break reason,
+                // Nobody knows how long ago the other end was there last.
+                Ok(()) = awoken.changed() => session.probe(),
             }
+        };
+        if session.end().is_some() {
+            return None;
         }
+        tracing::info!(%reason, gateway = %self.gateway, "the gateway is leaving; opening another session");
+        self.sessions.spawn("session that leaves", let_go(session.clone()));
+        Some(session)
     }
 }
 
-struct Disconnected<'a>(&'a watch::Sender<State>);
-
-impl Drop for Disconnected<'_> {
-    fn drop(&mut self) {
-        self.0.send_replace(State::Connecting);
+/// Waits for the end of a session; for ever if there is none.
+async fn ended(session: Option<&Session>) {
+    match session {
+        Some(session) => drop(session.closed().await),
+        None => std::future::pending().await,
     }
+}
+
+/// The other end closes a session that it has announced to leave. One that forgets is closed here, when nothing has
+/// been carried for long.
+async fn let_go(session: Session) {
+    let mut unused = 0;
+    while unused < 2 {
+        tokio::select! {
+            _ended = session.closed() => return,
+            () = tokio::time::sleep(FORGOTTEN / 2) => {
+                unused = if session.streams() == 0 { unused + 1 } else { 0 };
+            }
+        }
+    }
+    session.close(Reason::Done);
 }
 
 fn seed(instance: InstanceId) -> [u8; 8] {

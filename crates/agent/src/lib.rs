@@ -1,14 +1,17 @@
 //! The private side: streams to upstreams, and the file server.
 //!
-//! Reading order: [`config`] for what an agent is told, `server` for what it starts and how it drains, `connect`
-//! for the session it keeps up and `dial` for how it gets there, `expose` for what happens to one stream, `upstream` for where it ends. [`files`]
-//! is the file server, also used on its own.
+//! Reading order: [`config`] for what an agent is told, `server` for what it starts and how it drains, `links`
+//! and `connect` for the sessions it keeps up and `dial` for how it gets there, `expose` for what happens to one stream,
+//! `upstream` for where it ends. [`files`] is the file server, also used on its own.
 
+mod board;
+mod clock;
 pub mod config;
 mod connect;
 mod dial;
 mod expose;
 pub mod files;
+mod links;
 pub mod observe;
 mod server;
 mod upstream;

@@ -18,12 +18,18 @@ use crate::dial::Carrier;
 
 /// Every family an agent adds to the process and runtime ones, for the reference page.
 pub const FAMILIES: &[Described] = &[
-    family("adit_agent_session_up", "gauge", "", "1 while a session to the gateway stands"),
+    family("adit_agent_session_up", "gauge", "", "1 while a session to at least one gateway stands"),
+    family(
+        "adit_agent_sessions",
+        "gauge",
+        "gateway",
+        "Sessions now, by gateway; for a while one more when a gateway is on its way out",
+    ),
     family(
         "adit_agent_connects_total",
         "counter",
-        "result",
-        "Attempts to open a session to the gateway, by how they ended: ok, or a reason",
+        "gateway,result",
+        "Attempts to open a session, by gateway and how they ended: ok, or a reason",
     ),
     family(
         "adit_agent_dials_total",
@@ -34,20 +40,32 @@ pub const FAMILIES: &[Described] = &[
     family(
         "adit_agent_sessions_ended_total",
         "counter",
-        "reason",
-        "Sessions that ended after they stood, by reason",
+        "gateway,reason",
+        "Sessions that ended after they stood, by gateway and reason",
     ),
     family(
         "adit_agent_last_connected_timestamp_seconds",
         "gauge",
-        "",
+        "gateway",
         "When the newest session was opened, in seconds since 1970",
     ),
     family(
         "adit_agent_round_trip_seconds",
         "gauge",
-        "",
+        "gateway",
         "Round trip time to the gateway when it was last measured, 0 while unknown",
+    ),
+    family(
+        "adit_agent_loop_restarts_total",
+        "counter",
+        "gateway",
+        "Times the loop that keeps a session was found stuck or broken and was started anew",
+    ),
+    family(
+        "adit_agent_clock_jumps_total",
+        "counter",
+        "",
+        "Times the machine had slept, or its clock was set, so that every session was looked at",
     ),
     family("adit_agent_streams", "gauge", "service", "Streams open now, by service"),
     family(
@@ -82,12 +100,19 @@ struct ByDirection {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByGateway {
+    gateway: Arc<str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByReason {
+    gateway: Arc<str>,
     reason: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByResult {
+    gateway: Arc<str>,
     result: &'static str,
 }
 
@@ -96,11 +121,14 @@ struct ByResult {
 pub(crate) struct Observe {
     pub(crate) metrics: Metrics,
     up: Gauge,
+    sessions: Family<ByGateway, Gauge>,
     connects: Family<ByResult, Counter>,
     dials: Family<Carrier, Counter>,
     sessions_ended: Family<ByReason, Counter>,
-    last_connected: Gauge<f64, AtomicU64>,
-    rtt: Gauge<f64, AtomicU64>,
+    last_connected: Family<ByGateway, Gauge<f64, AtomicU64>>,
+    rtt: Family<ByGateway, Gauge<f64, AtomicU64>>,
+    loop_restarts: Family<ByGateway, Counter>,
+    clock_jumps: Counter,
     streams: Family<ByService, Gauge>,
     streams_ended: Family<ByEnd, Counter>,
     bytes: Family<ByDirection, Counter>,
@@ -111,11 +139,14 @@ impl Observe {
         let observe = Self {
             metrics: Metrics::new(),
             up: Gauge::default(),
+            sessions: Family::default(),
             connects: Family::default(),
             dials: Family::default(),
             sessions_ended: Family::default(),
-            last_connected: Gauge::default(),
-            rtt: Gauge::default(),
+            last_connected: Family::default(),
+            rtt: Family::default(),
+            loop_restarts: Family::default(),
+            clock_jumps: Counter::default(),
             streams: Family::default(),
             streams_ended: Family::default(),
             bytes: Family::default(),
@@ -131,11 +162,14 @@ impl Observe {
             };
         }
         add!("adit_agent_session_up", observe.up);
+        add!("adit_agent_sessions", observe.sessions);
         add!("adit_agent_connects_total", observe.connects);
         add!("adit_agent_dials_total", observe.dials);
         add!("adit_agent_sessions_ended_total", observe.sessions_ended);
         add!("adit_agent_last_connected_timestamp_seconds", observe.last_connected);
         add!("adit_agent_round_trip_seconds", observe.rtt);
+        add!("adit_agent_loop_restarts_total", observe.loop_restarts);
+        add!("adit_agent_clock_jumps_total", observe.clock_jumps);
         add!("adit_agent_streams", observe.streams);
         add!("adit_agent_streams_ended_total", observe.streams_ended);
         add!("adit_agent_bytes_total", observe.bytes);
@@ -148,9 +182,9 @@ impl Observe {
         observe
     }
 
-    /// An attempt to connect failed.
-    pub(crate) fn connect_failed(&self, result: &'static str) {
-        self.connects.get_or_create_owned(&ByResult { result }).inc();
+    /// Whether a session stands.
+    pub(crate) fn up(&self, up: bool) {
+        self.up.set(up.into());
     }
 
     /// A connection to the gateway was made.
@@ -158,22 +192,23 @@ impl Observe {
         self.dials.get_or_create_owned(&carrier).inc();
     }
 
-    /// A session stands.
-    pub(crate) fn connected(&self) {
-        self.connects.get_or_create_owned(&ByResult { result: "ok" }).inc();
-        self.up.set(1);
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        self.last_connected.set(now.as_secs_f64());
+    /// The machine has slept, or its clock was set.
+    pub(crate) fn clock_jumped(&self) {
+        self.clock_jumps.inc();
     }
 
-    /// A session that stood has ended.
-    pub(crate) fn disconnected(&self, reason: Reason) {
-        self.up.set(0);
-        self.sessions_ended.get_or_create_owned(&ByReason { reason: reason.label() }).inc();
-    }
-
-    pub(crate) fn round_trip(&self, rtt: std::time::Duration) {
-        self.rtt.set(rtt.as_secs_f64());
+    /// A gateway's counters, looked up once. Its name is one from the configuration.
+    pub(crate) fn gateway(&self, gateway: &Arc<str>) -> GatewayCounters {
+        let by = ByGateway { gateway: Arc::clone(gateway) };
+        GatewayCounters {
+            gateway: Arc::clone(gateway),
+            sessions: self.sessions.get_or_create_owned(&by),
+            connects: self.connects.clone(),
+            ended: self.sessions_ended.clone(),
+            last_connected: self.last_connected.get_or_create_owned(&by),
+            rtt: self.rtt.get_or_create_owned(&by),
+            restarts: self.loop_restarts.get_or_create_owned(&by),
+        }
     }
 
     /// A service's counters, looked up once.
@@ -186,6 +221,68 @@ impl Observe {
             bytes_in: self.bytes.get_or_create_owned(&by("in")),
             bytes_out: self.bytes.get_or_create_owned(&by("out")),
         }
+    }
+}
+
+/// One gateway's counters.
+#[derive(Debug, Clone)]
+pub(crate) struct GatewayCounters {
+    gateway: Arc<str>,
+    sessions: Gauge,
+    connects: Family<ByResult, Counter>,
+    ended: Family<ByReason, Counter>,
+    last_connected: Gauge<f64, AtomicU64>,
+    rtt: Gauge<f64, AtomicU64>,
+    restarts: Counter,
+}
+
+impl GatewayCounters {
+    /// An attempt to connect failed.
+    pub(crate) fn connect_failed(&self, result: &'static str) {
+        self.connected_as(result);
+    }
+
+    fn connected_as(&self, result: &'static str) {
+        let by = ByResult { gateway: Arc::clone(&self.gateway), result };
+        self.connects.get_or_create_owned(&by).inc();
+    }
+
+    /// A session stands.
+    pub(crate) fn connected(&self) {
+        self.connected_as("ok");
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        self.last_connected.set(now.as_secs_f64());
+    }
+
+    /// Counts a session as there until the guard is dropped.
+    pub(crate) fn session(&self) -> OpenSession {
+        self.sessions.inc();
+        OpenSession(self.sessions.clone())
+    }
+
+    /// A session that stood has ended.
+    pub(crate) fn disconnected(&self, reason: Reason) {
+        let by = ByReason { gateway: Arc::clone(&self.gateway), reason: reason.label() };
+        self.ended.get_or_create_owned(&by).inc();
+    }
+
+    pub(crate) fn round_trip(&self, rtt: std::time::Duration) {
+        self.rtt.set(rtt.as_secs_f64());
+    }
+
+    /// The loop was started anew.
+    pub(crate) fn restarted(&self) {
+        self.restarts.inc();
+    }
+}
+
+/// A session that is there.
+#[derive(Debug)]
+pub(crate) struct OpenSession(Gauge);
+
+impl Drop for OpenSession {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

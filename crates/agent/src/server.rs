@@ -9,6 +9,8 @@ use adit_proto::names::InstanceId;
 use adit_proto::reason::Reason;
 use adit_tunnel::scope::Scope;
 use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::service::service_fn;
@@ -19,9 +21,11 @@ use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 
 use crate::Config;
-use crate::connect::{Keeper, State};
+use crate::board::Board;
+use crate::clock;
 use crate::dial::Dialer;
 use crate::expose::Exposed;
+use crate::links::Links;
 use crate::observe::Observe;
 
 /// Why an agent did not start.
@@ -58,15 +62,18 @@ impl StartError {
 pub struct Agent {
     instance: InstanceId,
     listen_addr: Option<SocketAddr>,
-    state: watch::Receiver<State>,
-    /// The session loop and the metrics listener.
+    board: Board,
+    gateways: usize,
+    /// The metrics listener.
     scope: Scope,
-    /// The session's driver.
+    /// The loops that keep sessions.
+    keeping: Scope,
+    /// The sessions' drivers, and what accepts their streams.
     sessions: Scope,
     /// Streams.
     streams: Scope,
     drain_timeout: Duration,
-    _abort: [DropGuard; 3],
+    _abort: [DropGuard; 4],
 }
 
 impl Agent {
@@ -79,13 +86,20 @@ impl Agent {
         let observe = Observe::new(config.process_log, config.revision);
         let exposed = Exposed::prepare(&config.services, &observe, streams.clone())
             .map_err(|(what, source)| StartError::setup(what, source))?;
-        let gateway = Dialer::new(config.gateway, &config.verify, &config.egress, observe.clone())
+        let gateways = config.gateways.len();
+        let dialers = config.gateways.into_iter().map(|gateway| {
+            let label: Arc<str> = gateway.to_string().into();
+            Dialer::new(gateway, &config.verify, &config.egress, observe.clone())
+                .map(|dialer| (label, dialer))
+        });
+        let dialers = dialers
+            .collect::<Result<Vec<_>, _>>()
             .map_err(|source| StartError::setup("cannot set up TLS towards the gateway", source))?;
         let mut random = [0; 16];
         aws_lc_rs::rand::fill(&mut random)
             .map_err(|source| StartError::setup("the system has no random numbers", source))?;
         let instance = InstanceId::from_bytes(random);
-        let (sender, state) = watch::channel(State::Connecting);
+        let board = Board::default();
 
         let listen_addr = match config.listen {
             None => None,
@@ -95,28 +109,32 @@ impl Agent {
                 let bound = listener.local_addr().map_err(bind)?;
                 scope.spawn(
                     "metrics listener",
-                    serve_metrics(listener, observe.clone(), state.clone(), scope.clone()),
+                    serve_metrics(listener, observe.clone(), board.clone(), scope.clone()),
                 );
                 Some(bound)
             }
         };
-        let keeper = Keeper {
-            gateway,
+        let links = Links {
             key: config.token,
             instance,
             hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             exposed: Arc::new(exposed),
-            observe,
-            state: sender,
+            observe: observe.clone(),
+            board: board.clone(),
             sessions: sessions.clone(),
+            awoken: watch::Sender::new(()),
         };
-        scope.spawn("session loop", keeper.run());
+        let keeping = Scope::new();
+        links.keep(dialers, &keeping);
+        keeping.spawn("clock", clock::watch(links.awoken, observe));
         Ok(Self {
             instance,
             listen_addr,
-            state,
-            _abort: [&scope, &sessions, &streams].map(Scope::cancel_on_drop),
+            board,
+            gateways,
+            _abort: [&scope, &keeping, &sessions, &streams].map(Scope::cancel_on_drop),
             scope,
+            keeping,
             sessions,
             streams,
             drain_timeout: config.drain_timeout,
@@ -135,59 +153,56 @@ impl Agent {
         self.listen_addr
     }
 
-    /// Waits until a session stands. Cancel safe.
+    /// Waits until a session stands, with whichever gateway. Cancel safe.
     pub async fn connected(&self) {
-        let mut state = self.state.clone();
-        if state.wait_for(|state| matches!(state, State::Connected(_))).await.is_err() {
-            std::future::pending().await
-        }
+        self.board.ready().await;
     }
 
-    /// Waits until the gateway has refused this agent for a reason that trying again will not mend soon, and
+    /// Waits until a gateway has refused this agent for a reason that trying again will not mend soon, and
     /// returns the refusal's text. The agent keeps trying all the same. Cancel safe.
     pub async fn refused(&self) -> String {
-        let mut state = self.state.clone();
-        match state.wait_for(|state| matches!(state, State::Refused(_))).await.as_deref() {
-            Ok(State::Refused(text)) => text.clone(),
-            _ => std::future::pending().await,
-        }
+        let (gateway, text) = self.board.refused().await;
+        if self.gateways > 1 { format!("{gateway}: {text}") } else { text }
     }
 
-    /// Tells the gateway, takes no new streams, lets open ones finish within the configured time, then ends the
+    /// Tells the gateways, takes no new streams, lets open ones finish within the configured time, then ends the
     /// rest. Returns how many streams had to be cut.
     pub async fn drain(self) -> usize {
-        let session = match &*self.state.borrow() {
-            State::Connected(session) => Some(session.clone()),
-            State::Connecting | State::Refused(_) => None,
-        };
         let deadline = Instant::now() + self.drain_timeout;
-        if let Some(session) = &session {
-            drop(tokio::time::timeout_at(deadline, session.drain(Reason::AgentDraining)).await);
+        for session in self.board.sessions() {
+            session.announce(Reason::AgentDraining);
         }
+        // From here on nobody opens another session.
+        self.keeping.drain(Duration::ZERO).await;
+        let sessions = self.board.sessions();
+        let drains = FuturesUnordered::new();
+        for session in &sessions {
+            drains.push(session.drain(Reason::AgentDraining));
+        }
+        drop(tokio::time::timeout_at(deadline, drains.collect::<()>()).await);
         // Relays end right behind their streams; what is left at the deadline has had its time.
         let cut = self.streams.drain(deadline.saturating_duration_since(Instant::now())).await;
-        // First nobody opens another session, then the last one says goodbye.
-        self.scope.drain(Duration::ZERO).await;
-        if let Some(session) = &session {
+        for session in &sessions {
             session.close(Reason::AgentDraining);
         }
         self.sessions.drain(Duration::from_secs(1)).await;
+        self.scope.drain(Duration::ZERO).await;
         cut
     }
 }
 
 #[expect(clippy::infinite_loop, reason = "ends with its scope")]
-async fn serve_metrics(listener: TcpListener, observe: Observe, state: watch::Receiver<State>, scope: Scope) {
+async fn serve_metrics(listener: TcpListener, observe: Observe, board: Board, scope: Scope) {
     loop {
         let Ok((tcp, _)) = listener.accept().await else {
             // Out of file descriptors, most likely; accepting again at once would only spin.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let (observe, state) = (observe.clone(), state.clone());
+        let (observe, board) = (observe.clone(), board.clone());
         scope.spawn("metrics connection", async move {
             let service = service_fn(|request| {
-                let response = answer(&request, &observe, &state);
+                let response = answer(&request, &observe, &board);
                 async move { Ok::<_, Infallible>(response) }
             });
             let served = hyper::server::conn::http1::Builder::new()
@@ -202,30 +217,22 @@ async fn serve_metrics(listener: TcpListener, observe: Observe, state: watch::Re
     }
 }
 
-fn answer<B>(
-    request: &Request<B>,
-    observe: &Observe,
-    state: &watch::Receiver<State>,
-) -> Response<Full<Bytes>> {
-    let connected = matches!(*state.borrow(), State::Connected(_));
+fn answer<B>(request: &Request<B>, observe: &Observe, board: &Board) -> Response<Full<Bytes>> {
+    const TEXT: &str = "text/plain; charset=utf-8";
     let (status, content_type, body) = match request.uri().path() {
         "/metrics" => {
+            board.measure(observe);
             let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
             let rendered = observe.metrics.render(accept);
             (StatusCode::OK, rendered.content_type, rendered.body)
         }
-        "/healthz" => (StatusCode::OK, "text/plain; charset=utf-8", "ok\n".to_owned()),
-        "/ready" if connected => (StatusCode::OK, "text/plain; charset=utf-8", "ready\n".to_owned()),
-        "/ready" => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "text/plain; charset=utf-8",
-            "not ready: no session to the gateway\n".to_owned(),
-        ),
-        _ => (
-            StatusCode::NOT_FOUND,
-            "text/plain; charset=utf-8",
-            "not found; there are /metrics, /healthz and /ready\n".to_owned(),
-        ),
+        "/healthz" => (StatusCode::OK, TEXT, "ok\n".to_owned()),
+        "/ready" if board.is_ready() => (StatusCode::OK, TEXT, format!("ready\n{}", board.text())),
+        "/ready" => {
+            let text = format!("not ready: no session to the gateway\n{}", board.text());
+            (StatusCode::SERVICE_UNAVAILABLE, TEXT, text)
+        }
+        _ => (StatusCode::NOT_FOUND, TEXT, "not found; there are /metrics, /healthz and /ready\n".to_owned()),
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;

@@ -45,7 +45,7 @@ pub(crate) async fn agent(settings: AgentSettings) -> Result<ExitCode, CliError>
     let (process_log, _log) = logging::init(log)?;
     config.process_log = Some(process_log);
     let mut signals = Signals::install()?;
-    let gateway = config.gateway.to_string();
+    let gateway = config.gateways.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let agent = Agent::start(config).await.map_err(|cause| agent_failed(&cause))?;
     if let Some(addr) = agent.listen_addr() {
         info!(%addr, purpose = "metrics", "listening");

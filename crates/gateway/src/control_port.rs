@@ -53,7 +53,9 @@ pub(crate) struct ControlPort {
     pub(crate) hostname: String,
     pub(crate) revision: &'static str,
     pub(crate) started: SystemTime,
-    /// Cancelled when a drain begins: `/ready` says so.
+    /// How long a session that has a successor may go on with what it carries.
+    pub(crate) drain_timeout: Duration,
+    /// Cancelled when a drain begins: `/ready` says so, and no agent is let in any more.
     pub(crate) draining: Scope,
     /// Cancelled at the end of a drain: connections that ask finish and close.
     pub(crate) asking: Scope,
@@ -173,15 +175,16 @@ impl ControlPort {
         let Admitted { registration, beginning } = admitted;
         let session = registration.agent.session.clone();
         beginning.start(io, &self.scope);
+        if self.draining.is_cancelled() {
+            // The drain began meanwhile, and may have told only those it found.
+            session.announce(Reason::Draining);
+        }
         let agent = &registration.agent;
         tracing::info!(
             agent = %agent.instance, hostname = agent.hostname, release = agent.release, identity = %agent.identity,
             %peer, transport, tls = caller.tls, services = agent.offers.len(), "session opened"
         );
-        session.draining().await;
-        // The agent finishes what it has; nothing new goes there, and idle streams are let go.
-        agent.withdraw();
-        session.closed().await;
+        agent.live(self.drain_timeout).await;
         let reason = session.end().unwrap_or(Reason::Unknown);
         tracing::info!(agent = %agent.instance, %reason, "session ended");
     }
@@ -231,6 +234,10 @@ impl ControlPort {
                 "this agent's release is too different from the gateway's; upgrade the older of the two";
             (Reason::ProtocolError, text.to_owned())
         })?;
+        if self.draining.is_cancelled() {
+            let text = "the gateway is shutting down; another one, or the next one, will answer soon";
+            return Err((Reason::Draining, text.to_owned()));
+        }
         if hello.offers.is_empty() {
             return Err((Reason::BadRequest, "the agent offers no service".to_owned()));
         }

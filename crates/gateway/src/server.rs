@@ -132,6 +132,7 @@ impl Gateway {
             hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             revision,
             started: SystemTime::now(),
+            drain_timeout: config.drain_timeout,
             draining: serving.draining.clone(),
             asking: asking.clone(),
             scope: control.clone(),
@@ -193,6 +194,10 @@ impl Gateway {
         self.serving.draining.cancel();
         self.ports.close();
         self.listeners.drain(Duration::ZERO).await;
+        // Agents look for another session while this one still carries what has begun.
+        for agent in self.sessions.list() {
+            agent.session.announce(Reason::Draining);
+        }
         // 2. Connections finish the request they carry and close; idle ones close at once.
         let deadline = tokio::time::Instant::now() + self.drain_timeout;
         let mut cut = self.connections.drain(self.drain_timeout).await;

@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::balancer::Endpoint;
 use crate::observe::{Carrier, NO_SERVICE, Observe, ServiceCounters};
@@ -191,6 +192,8 @@ pub(crate) struct AgentSession {
     pub(crate) hostname: String,
     pub(crate) offers: Vec<Offer>,
     pub(crate) session: Session,
+    /// Cancelled when the agent has another session, and this one only finishes what it carries.
+    succeeded: CancellationToken,
     endpoints: Vec<(Arc<Service>, Arc<Endpoint>)>,
     /// What keeps its TCP ports bound, until it is withdrawn.
     ports: Mutex<Vec<Claim>>,
@@ -341,6 +344,7 @@ impl Sessions {
             offers: hello.offers,
             ports: Mutex::new(ports),
             session,
+            succeeded: CancellationToken::new(),
         });
         for (service, endpoint) in &agent.endpoints {
             service.join(endpoint);
@@ -354,9 +358,14 @@ impl Sessions {
         drop(routes);
         drop(agents);
         if let Some(old) = replaced {
-            self.observe.takeover();
             old.withdraw();
-            old.session.close(Reason::Replaced);
+            if old.session.is_leaving() {
+                // The agent came for a new one because the old one ends; what that still carries may finish.
+                old.succeeded.cancel();
+            } else {
+                self.observe.takeover();
+                old.session.close(Reason::Replaced);
+            }
         }
         self.appeared.send_replace(());
         self.observe.session_opened(carrier, agent.offers_tcp());
@@ -427,6 +436,28 @@ impl AgentSession {
             }
         }
         drop(std::mem::take(&mut *self.ports.lock()));
+    }
+}
+
+impl AgentSession {
+    /// Lets the session's life take its course: ends when it has ended. One that has a successor is closed as soon as
+    /// it carries nothing any more, and at the latest after `patience`.
+    pub(crate) async fn live(&self, patience: Duration) {
+        let session = &self.session;
+        tokio::select! {
+            _reason = session.draining() => {}
+            () = self.succeeded.cancelled() => {}
+        }
+        // It finishes what it has; nothing new goes there, and idle streams are let go.
+        self.withdraw();
+        tokio::select! {
+            _reason = session.closed() => {}
+            () = self.succeeded.cancelled() => {
+                drop(tokio::time::timeout(patience, session.drain(Reason::Replaced)).await);
+                session.close(Reason::Replaced);
+            }
+        }
+        session.closed().await;
     }
 }
 

@@ -42,6 +42,7 @@ pub struct AgentPlan {
     token: String,
     drain_timeout: Duration,
     gateway: Option<SocketAddr>,
+    more: Vec<SocketAddr>,
     egress: Egress,
 }
 
@@ -55,6 +56,7 @@ impl AgentPlan {
             token: TOKEN.to_owned(),
             drain_timeout: Duration::from_secs(10),
             gateway: None,
+            more: Vec::new(),
             egress: Egress::direct(),
         }
     }
@@ -101,14 +103,27 @@ impl AgentPlan {
         self
     }
 
+    /// Keeps a session to this gateway as well.
+    #[must_use]
+    pub fn and_gateway(mut self, gateway: SocketAddr) -> Self {
+        self.more.push(gateway);
+        self
+    }
+
     fn config(&self, control: SocketAddr) -> AgentConfig {
         let service = |(host, upstream): &(String, String)| Service {
             name: host.parse().unwrap(),
             upstream: parse_upstream(upstream),
         };
         let to = self.gateway.unwrap_or(control);
+        let gateway = |to: SocketAddr| GatewayUrl {
+            host: to.ip().to_string(),
+            port: to.port(),
+            transport: self.transport,
+        };
         AgentConfig {
-            gateway: GatewayUrl { host: to.ip().to_string(), port: to.port(), transport: self.transport },
+            gateways: std::iter::once(to).chain(self.more.iter().copied()).map(gateway).collect(),
+            each_address: false,
             egress: self.egress.clone(),
             token: TokenKey::new(self.token.as_bytes()),
             verify: Verify::TokenProof,

@@ -347,6 +347,11 @@ impl Mux {
         self.goaway_received
     }
 
+    /// Whether either side has announced the end.
+    pub(crate) const fn is_leaving(&self) -> bool {
+        self.goaway_sent || self.goaway_received.is_some()
+    }
+
     /// Announces that this side takes no new streams.
     pub(crate) fn go_away(&mut self, reason: Reason) {
         if !self.goaway_sent && self.closed.is_none() {

@@ -29,9 +29,14 @@ impl Backoff {
     /// A session ended after standing for this long.
     pub fn stood(&mut self, time: Duration) {
         if time >= HEALTHY {
-            self.tries = 0;
-            self.waited = Duration::ZERO;
+            self.forget();
         }
+    }
+
+    /// What the failures so far were due to is over.
+    pub const fn forget(&mut self) {
+        self.tries = 0;
+        self.waited = Duration::ZERO;
     }
 
     /// The pause before the next try: between half of and the whole of a ceiling that grows by 1.6 a try, the

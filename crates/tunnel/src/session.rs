@@ -131,6 +131,22 @@ impl Session {
         self.wait_for(|mux| mux.is_marked(mark) || mux.closed().is_some()).await;
     }
 
+    /// Asks for a sign of life now. A peer that gives none is dead within 4 s, and the session closed.
+    pub fn probe(&self) {
+        self.shared.with(|mux, _| mux.mark());
+    }
+
+    /// Announces that this side wants the session to end, without waiting and without ending anything.
+    pub fn announce(&self, reason: Reason) {
+        self.shared.with(|mux, _| mux.go_away(reason));
+    }
+
+    /// Whether either side has announced the session's end.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.shared.with(|mux, _| mux.is_leaving())
+    }
+
     /// Waits until the session has ended, and says why. Cancel safe.
     pub async fn closed(&self) -> Reason {
         self.wait_for(|mux| mux.closed().is_some()).await;

@@ -18,9 +18,12 @@ use crate::{duration, generate, output, role};
 /// Flags of every agent that is started from flags.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ClientArgs {
-    /// The gateway's control port, as in wss://HOST:8123.
+    /// The gateway's control port, as in wss://HOST:8123; for several gateways repeat, or separate with commas.
     #[arg(long, value_name = "URL")]
-    url: Option<String>,
+    url: Vec<String>,
+    /// Keep a session to each address that a gateway's name resolves to, instead of to whichever answers first.
+    #[arg(long)]
+    each_address: bool,
     /// Deprecated: use --url.
     #[arg(long, value_name = "URL", hide = true)]
     connect: Option<String>,
@@ -114,27 +117,39 @@ impl ClientArgs {
         role::agent(self.settings(offered)?).await
     }
 
-    fn gateway(&self) -> Result<GatewayUrl, CliError> {
+    fn gateways(&self) -> Result<Vec<GatewayUrl>, CliError> {
         if self.connect.is_some() {
             output::warning("--connect is deprecated; use --url, which is the same");
         }
-        let (flag, text) = match (&self.url, &self.connect) {
-            (Some(_), Some(_)) => {
+        let (flag, values) = match &self.connect {
+            Some(_) if !self.url.is_empty() => {
                 return Err(CliError::usage("--url and --connect are both given").next("keep --url"));
             }
-            (Some(url), None) => ("--url", url),
-            (None, Some(url)) => ("--connect", url),
-            (None, None) => {
-                return Err(
-                    CliError::usage("no gateway to connect to").next("name it with --url wss://HOST:8123")
-                );
-            }
+            Some(url) => ("--connect", std::slice::from_ref(url)),
+            None => ("--url", self.url.as_slice()),
         };
-        text.parse().map_err(|cause: adit_agent::config::UrlError| {
-            CliError::usage(format!("{flag} {text} cannot be used"))
-                .caused_by(&cause)
-                .next("write wss://HOST:8123")
-        })
+        let mut gateways: Vec<GatewayUrl> = Vec::new();
+        for text in
+            values.iter().flat_map(|value| value.split(',')).map(str::trim).filter(|text| !text.is_empty())
+        {
+            let gateway = text.parse().map_err(|cause: adit_agent::config::UrlError| {
+                CliError::usage(format!("{flag} {text} cannot be used"))
+                    .caused_by(&cause)
+                    .next("write wss://HOST:8123")
+            })?;
+            if gateways.contains(&gateway) {
+                return Err(CliError::usage(format!("{flag} names {gateway} twice")).next(
+                    "name each gateway once; --each-address keeps a session to each of its addresses",
+                ));
+            }
+            gateways.push(gateway);
+        }
+        if gateways.is_empty() {
+            return Err(
+                CliError::usage("no gateway to connect to").next("name it with --url wss://HOST:8123")
+            );
+        }
+        Ok(gateways)
     }
 
     fn verify(&self) -> Result<Verify, CliError> {
@@ -151,7 +166,8 @@ impl ClientArgs {
     fn settings(&self, offered: Offered) -> Result<AgentSettings, CliError> {
         Ok(AgentSettings {
             config: Config {
-                gateway: self.gateway()?,
+                gateways: self.gateways()?,
+                each_address: self.each_address,
                 egress: self.egress.egress()?,
                 verify: self.verify()?,
                 services: offered.services,
@@ -167,7 +183,9 @@ impl ClientArgs {
 
     fn manifest(&self, verb: &'static str, offered: Offered) -> Result<Manifest, CliError> {
         self.verify()?;
-        let mut flags = vec![format!("--url={}", self.gateway()?), format!("--auto-tls={}", self.auto_tls)];
+        let mut flags: Vec<_> = self.gateways()?.iter().map(|url| format!("--url={url}")).collect();
+        flags.extend(self.each_address.then(|| "--each-address".to_owned()));
+        flags.push(format!("--auto-tls={}", self.auto_tls));
         flags.extend(offered.flags);
         flags.extend(self.egress.arguments()?);
         flags.extend(self.listen.map(|addr| format!("--listen={addr}")));
@@ -216,8 +234,24 @@ mod tests {
     #[test]
     fn flags_become_an_agents_configuration() {
         let settings = parse("--token T --connect wss://h/connect").settings(nothing()).unwrap();
-        assert_eq!(settings.config.gateway.to_string(), "wss://h:8123");
+        assert_eq!(settings.config.gateways[0].to_string(), "wss://h:8123");
         assert_eq!(settings.config.verify, Verify::TokenProof);
+    }
+
+    #[test]
+    fn several_gateways_are_repeats_or_a_list_and_units_carry_them_all() {
+        let args = parse("--token T --url wss://a,tls://b:1 --url c --each-address");
+        let config = args.settings(nothing()).unwrap().config;
+        let shown: Vec<String> = config.gateways.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            (shown.join(" ").as_str(), config.each_address),
+            ("wss://a:8123 tls://b:1 wss://c:8123", true)
+        );
+        let flags = args.manifest("http client", nothing()).unwrap().flags;
+        assert_eq!(
+            flags[..4],
+            ["--url=wss://a:8123", "--url=tls://b:1", "--url=wss://c:8123", "--each-address"]
+        );
     }
 
     #[test]
@@ -234,6 +268,7 @@ mod tests {
         let rest = "--token T";
         assert!(refused(rest).contains("no gateway to connect to"));
         assert!(refused(&format!("{rest} --url ws://h")).contains("use wss://h"));
+        assert!(refused(&format!("{rest} --url wss://h,h:8123")).contains("twice"));
         assert!(refused(&format!("{rest} --url wss://h --connect wss://h")).contains("keep --url"));
         assert!(refused(&format!("{rest} --url wss://h --strict-forwarding=false")).contains("open proxy"));
     }

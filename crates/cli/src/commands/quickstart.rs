@@ -160,11 +160,12 @@ async fn start_gateway(key: &TokenKey, directory: &Path) -> Result<Gateway, CliE
 
 async fn start_agent(key: &TokenKey, control: SocketAddr, upstream: Upstream) -> Result<Agent, CliError> {
     let config = adit_agent::Config {
-        gateway: GatewayUrl {
+        gateways: vec![GatewayUrl {
             host: control.ip().to_string(),
             port: control.port(),
             transport: Transport::Auto,
-        },
+        }],
+        each_address: false,
         egress: Egress::direct(),
         token: key.clone(),
         verify: Verify::TokenProof,

@@ -54,6 +54,17 @@ const URL: Key<GatewayUrl> = Key {
     presence: Presence::Required,
     doc: "The gateway's control port; 8123 unless a port is given.",
 };
+const URLS: Row = Row::list(
+    "urls",
+    Presence::Optional("the url alone"),
+    "Several gateways, in place of `url`; a session is kept to each.",
+);
+const EACH_ADDRESS: Key<bool> = Key {
+    name: "each_address",
+    kind: &SWITCH,
+    presence: Presence::Default("false"),
+    doc: "Keeps a session to each address that a gateway's name resolves to; not through a proxy, which resolves it itself.",
+};
 const CARRIER: Key<Transport> = Key {
     name: "transport",
     kind: &TRANSPORT,
@@ -87,7 +98,16 @@ const PROXY_PASSWORD: Key<SecretValue> = Key {
 const GATEWAY_SECTION: Section = Section {
     title: "gateway",
     doc: "The gateway to connect to.",
-    rows: &[URL.row(), CARRIER.row(), VERIFY.row(), CA.row(), PROXY.row(), PROXY_PASSWORD.row()],
+    rows: &[
+        URL.row(),
+        URLS,
+        EACH_ADDRESS.row(),
+        CARRIER.row(),
+        VERIFY.row(),
+        CA.row(),
+        PROXY.row(),
+        PROXY_PASSWORD.row(),
+    ],
 };
 
 const SERVICE_HOST: Key<HostPattern> = Key {
@@ -142,10 +162,11 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<AgentSettings
     let listen = reader.optional(&root, &LISTEN);
     let log = shared::log(reader, &root);
     let drain_timeout = reader.value(&root, &shared::DRAIN_TIMEOUT);
-    let (gateway, verify, egress) = gateway?;
+    let Gateways { urls, each_address, egress, verify } = gateway?;
     Some(AgentSettings {
         config: Config {
-            gateway,
+            gateways: urls,
+            each_address,
             egress,
             token: TokenKey::new(token?.secret.expose().as_bytes()),
             verify,
@@ -159,34 +180,72 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<AgentSettings
     })
 }
 
-fn gateway(reader: &mut Reader<'_>, root: &Fields<'_>) -> Option<(GatewayUrl, Verify, Egress)> {
+/// How gateways are reached.
+struct Gateways {
+    urls: Vec<GatewayUrl>,
+    each_address: bool,
+    egress: Egress,
+    verify: Verify,
+}
+
+fn gateway(reader: &mut Reader<'_>, root: &Fields<'_>) -> Option<Gateways> {
     if !root.has(GATEWAY.name) {
         reader.problem(root.at(), "gateway is missing", "add `gateway: {url: 'wss://host:8123'}`");
         return None;
     }
     let fields = reader.map(root, GATEWAY, &GATEWAY_SECTION)?;
-    let url = reader.value(&fields, &URL);
+    let urls = urls(reader, &fields);
+    let each_address = reader.value(&fields, &EACH_ADDRESS);
     let carrier = reader.written(&fields, &CARRIER);
     let check = reader.written(&fields, &VERIFY);
     let ca = reader.written(&fields, &CA);
     let egress = egress(reader, &fields);
-    let mut url = url?;
-    match (url.transport, carrier) {
-        (Transport::Tls, Some(Transport::WebSocket)) => {
-            let what = format!("{} is websocket, but the url says tls://", fields.path(CARRIER.name));
-            reader.problem(
-                fields.value_at(CARRIER.name),
-                what,
-                "write wss:// in the url, or leave transport out",
-            );
+    let mut urls = urls?;
+    for url in &mut urls {
+        match (url.transport, carrier) {
+            (Transport::Tls, Some(Transport::WebSocket)) => {
+                let what = format!("{} is websocket, but the url says tls://", fields.path(CARRIER.name));
+                reader.problem(
+                    fields.value_at(CARRIER.name),
+                    what,
+                    "write wss:// in the url, or leave transport out",
+                );
+            }
+            (Transport::Auto | Transport::WebSocket, Some(carrier)) => url.transport = carrier,
+            (Transport::Tls, Some(_)) | (_, None) => {}
         }
-        (Transport::Auto | Transport::WebSocket, Some(carrier)) => url.transport = carrier,
-        (Transport::Tls, Some(_)) | (_, None) => {}
     }
     if !fields.has(CARRIER.name) {
-        reader.setting(fields.path(CARRIER.name), show_transport(url.transport).to_owned(), true);
+        let transport = urls.first().map_or(Transport::Auto, |url| url.transport);
+        reader.setting(fields.path(CARRIER.name), show_transport(transport).to_owned(), true);
     }
-    Some((url, verify(reader, &fields, check, ca)?, egress?))
+    Some(Gateways {
+        urls,
+        each_address: each_address?,
+        verify: verify(reader, &fields, check, ca)?,
+        egress: egress?,
+    })
+}
+
+fn urls(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Vec<GatewayUrl>> {
+    if !fields.has(URLS.name) {
+        return Some(vec![reader.value(fields, &URL)?]);
+    }
+    if fields.has(URL.name) {
+        let what = format!("{} has both url and urls", GATEWAY.name);
+        reader.problem(fields.key_at(URL.name), what, "move the url into the list");
+        return None;
+    }
+    let urls = reader.list(fields, URLS, &GATEWAY_URL);
+    let twice = urls.iter().enumerate().find(|(at, url)| urls[..*at].contains(url));
+    if let Some((_, url)) = twice {
+        let what = format!("{} names {url} twice", fields.path(URLS.name));
+        reader.problem(fields.value_at(URLS.name), what, "a gateway has one session; name it once");
+    } else if urls.is_empty() {
+        let what = format!("{} names no gateway", fields.path(URLS.name));
+        reader.problem(fields.value_at(URLS.name), what, "write `- wss://host:8123` for each");
+    }
+    (!urls.is_empty()).then_some(urls)
 }
 
 fn egress(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Egress> {

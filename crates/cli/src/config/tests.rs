@@ -258,7 +258,8 @@ listen: localhost:9090
 ";
     let loaded = parse("agent.yaml", directory.path(), text, agent::read).unwrap();
     let config = &loaded.config.config;
-    assert_eq!((config.gateway.port, config.gateway.transport), (8123, Transport::Tls));
+    let gateway = &config.gateways[0];
+    assert_eq!((gateway.port, gateway.transport, config.each_address), (8123, Transport::Tls, false));
     assert_eq!(config.verify, Verify::Ca(directory.path().join("cert.pem")));
     assert_eq!(config.services[0].upstream, Upstream::Https { host: "h".into(), port: 443, verify: false });
     assert_eq!(
@@ -267,6 +268,29 @@ listen: localhost:9090
     );
     assert_eq!(config.services[1].name.to_string(), "*");
     assert_eq!(config.listen.unwrap().to_string(), "127.0.0.1:9090");
+}
+
+#[test]
+fn an_agent_file_names_several_gateways_once_each() {
+    let directory = directory();
+    let rest = "token: file:token\nservices: [{upstream: http://h}]\n";
+    let read = |gateway: &str| {
+        let text = format!("gateway: {gateway}\n{rest}");
+        parse("agent.yaml", directory.path(), &text, agent::read)
+    };
+    let loaded = read("{urls: [wss://a, tls://b:1], transport: tls, each_address: true}").unwrap();
+    let config = &loaded.config.config;
+    let shown: Vec<_> = config.gateways.iter().map(ToString::to_string).collect();
+    assert_eq!((shown.join(" ").as_str(), config.each_address), ("tls://a:8123 tls://b:1", true));
+    for (gateway, hint) in [
+        ("{urls: [wss://a, wss://a:8123]}", "names wss://a:8123 twice"),
+        ("{urls: [wss://a], url: wss://b}", "both url and urls"),
+        ("{urls: []}", "names no gateway"),
+        ("{}", "gateway.url is missing"),
+    ] {
+        let told = read(gateway).unwrap_err().to_string();
+        assert!(told.contains(hint), "{gateway}: {told}");
+    }
 }
 
 #[test]

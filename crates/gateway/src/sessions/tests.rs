@@ -14,6 +14,8 @@ struct Table {
     sessions: Arc<Sessions>,
     observe: Observe,
     scope: Scope,
+    /// The other ends: silent, and there.
+    peers: Mutex<Vec<tokio::io::DuplexStream>>,
 }
 
 impl Table {
@@ -22,11 +24,12 @@ impl Table {
         let mut sessions = Sessions::new(observe.clone(), max, 1);
         let inner = Arc::get_mut(&mut sessions).unwrap();
         (inner.max_services, inner.max_labels) = (max_services, max_labels);
-        Self { sessions, observe, scope: Scope::new() }
+        Self { sessions, observe, scope: Scope::new(), peers: Mutex::default() }
     }
 
     fn register(&self, id: (u8, u64), hosts: &[&str]) -> Result<Registration, Reason> {
-        let (io, _peer) = tokio::io::duplex(64);
+        let (io, peer) = tokio::io::duplex(4096);
+        self.peers.lock().push(peer);
         let session = Session::start(io, Side::Gateway, &self.scope);
         self.sessions.register(arrival(id, hosts), session).map_err(|(reason, _)| reason)
     }
@@ -141,4 +144,20 @@ async fn who_comes_first_is_decided_when_a_session_is_taken_in() {
     assert!(matches!(table.register((2, 1), &["a.example"]), Err(Reason::Overloaded)));
     assert_eq!((table.sessions.count(), newer.agent.session.end()), (1, None));
     assert_eq!(newer.agent.endpoints[0].0.endpoint_count(), 1);
+}
+
+#[tokio::test]
+async fn a_ghost_is_closed_by_its_successor_and_a_session_that_leaves_is_not() {
+    let table = Table::new(9, 9, 9);
+    let ghost = table.register((1, 1), &["a.example"]).unwrap();
+    let leaving = table.register((1, 2), &["a.example"]).unwrap();
+    assert_eq!(ghost.agent.session.end(), Some(Reason::Replaced));
+    leaving.agent.session.announce(Reason::Draining);
+    let last = table.register((1, 3), &["a.example"]).unwrap();
+    assert_eq!((leaving.agent.session.end(), last.agent.session.end()), (None, None));
+    assert_eq!(last.agent.endpoints[0].0.endpoint_count(), 1, "only the last one is given requests");
+    // Nobody answers at the other end, so it is closed when its time is over.
+    leaving.agent.live(Duration::from_millis(10)).await;
+    assert_eq!(leaving.agent.session.end(), Some(Reason::Replaced));
+    assert!(table.metrics().contains("adit_session_takeovers_total 1"), "{}", table.metrics());
 }

@@ -22,8 +22,8 @@ use crate::upstream::{Target, TargetError};
 /// How long a half-open stream may stand still is the gateway's decision: it knows what the stream is for.
 const TERMS: Terms = Terms { lost: Reason::UpstreamClosed, patience: None };
 
-/// Streams served at once; a gateway that opens more, which an honest one has no reason to, is told so.
-const MAX_STREAMS: usize = 4096;
+/// Streams served at once: as many as a gateway lets connections in. One that opens more is told so.
+const MAX_STREAMS: usize = 64 * 1024;
 /// How often the log says that something was asked for in vain.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 

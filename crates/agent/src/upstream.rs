@@ -124,6 +124,7 @@ async fn connect_tcp(host: &str, port: u16) -> Result<TcpStream, Reason> {
     let tcp = TcpStream::connect((host, port)).await.map_err(|error| connect_reason(&error))?;
     // Without it, an answer in two writes waits for an acknowledgement that is itself delayed by 40 ms.
     tcp.set_nodelay(true).map_err(|error| connect_reason(&error))?;
+    adit_tunnel::socket::keep_alive(&tcp).map_err(|error| connect_reason(&error))?;
     Ok(tcp)
 }
 

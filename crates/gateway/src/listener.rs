@@ -28,6 +28,8 @@ pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     // So that a restart need not wait for the connections of its former life.
     socket.set_reuseaddr(true)?;
     socket.bind(addr)?;
+    // Silence ends no upgraded and no TCP connection; a client that is gone has to.
+    adit_tunnel::socket::keep_alive(&socket)?;
     socket.listen(BACKLOG)
 }
 

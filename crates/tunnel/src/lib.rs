@@ -16,6 +16,7 @@ pub mod reconnect;
 pub mod relay;
 pub mod scope;
 pub mod session;
+pub mod socket;
 pub mod stream;
 pub mod tls;
 pub mod transport;

@@ -5,6 +5,7 @@ use adit_proto::frame::{FrameHeader, HEADER_LEN};
 use adit_proto::handshake::{Hello, Refused, Welcome};
 use adit_proto::header::StreamHeader;
 use adit_proto::names::{HostPattern, Hostname};
+use adit_proto::proxy_header::{Length, MIN_LEN, ProxyHeader, Version};
 use bytes::{Bytes, BytesMut};
 
 /// Whether the bytes decoded; the corpus has files of both kinds.
@@ -54,6 +55,28 @@ pub(crate) fn host_pattern(data: &[u8]) -> Decoded {
             matches!(pattern, HostPattern::Exact(_)),
             "a suffix leaves its domain out"
         );
+    }
+    true
+}
+
+pub(crate) fn proxy_header(data: &[u8]) -> Decoded {
+    if let Ok(Length::Exactly(len)) = ProxyHeader::length(data) {
+        assert!(len > MIN_LEN, "a reader that has read the least of it has not read too far");
+    }
+    let Ok(header) = ProxyHeader::decode(data) else { return false };
+    assert!(data.len() >= MIN_LEN);
+    let Some(ends) = header.ends else { return true };
+    for version in [Version::V1, Version::V2] {
+        let mut out = Vec::new();
+        ends.encode(version, &mut out);
+        let again =
+            ProxyHeader::decode(&out).unwrap_or_else(|error| panic!("{ends:?} as {version:?}: {error}"));
+        let canonical = |header: ProxyHeader| {
+            header
+                .ends
+                .map(|ends| (ends.source.ip().to_canonical(), ends.source.port(), ends.destination.port()))
+        };
+        assert_eq!(canonical(again), canonical(header));
     }
     true
 }

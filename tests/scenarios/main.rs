@@ -17,6 +17,7 @@ mod headers;
 mod metrics;
 mod protocols;
 mod proxies;
+mod proxy_protocol;
 mod refusals;
 mod request_log;
 mod retries;

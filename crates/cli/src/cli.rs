@@ -99,6 +99,8 @@ mod tests {
             "adit http server --token-from f --allow-ips 10.0.0.0/8,::1 --allow-cidr 192.0.2.1 --listen-data 127.0.0.1",
             "adit http server --token T --letsencrypt-domain a --letsencrypt-domain b --letsencrypt-issuer staging",
             "adit tcp server --token T --auto-tls --auto-tls-san 192.0.2.1 --data-addr 127.0.0.1 --ports 8000-8010",
+            "adit tcp server --token T --proxy-protocol v2 --lb-proxy-protocol v1 --trusted-proxy 10.0.0.0/8",
+            "adit tcp server --token T --proxy-protocol= --lb-proxy-protocol --trusted-proxy 10.0.0.0/8",
             "adit tcp client --token T --url wss://h:8123 --upstream 127.0.0.1 --ports 80,443",
             "adit tcp client --token T --url wss://h:8123/connect --upstream h --tcp-ports 8000-8010 --license L",
             "adit tcp client --token T --url wss://h -p 22 --upstream localhost",

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use adit_proto::proxy_header::Version;
 use adit_telemetry::logs::LineWriter;
 use adit_tunnel::proof::TokenKey;
 use ipnet::IpNet;
@@ -22,7 +23,7 @@ pub struct Config {
     pub tokens: Vec<NamedToken>,
     /// Addresses that may use the public listeners. Empty: everyone.
     pub allow: Vec<IpNet>,
-    /// Proxies in front of the gateway whose `X-Forwarded-*` and `Forwarded` headers are believed. Empty: none.
+    /// Proxies in front of the gateway whose `X-Forwarded-*`, `Forwarded` and PROXY headers are believed. Empty: none.
     pub trusted_proxies: Vec<IpNet>,
     /// Bounds on what clients and agents may cost.
     pub limits: Limits,
@@ -52,6 +53,8 @@ pub struct HttpListener {
     pub listen: SocketAddr,
     /// `Some`: HTTPS with ALPN `h2` and `http/1.1`. `None`: cleartext HTTP/1.1 and HTTP/2 by prior knowledge.
     pub tls: Option<Tls>,
+    /// Every connection comes from a trusted proxy and begins with a PROXY header, before TLS.
+    pub lb_proxy_protocol: bool,
 }
 
 /// TCP services. A port is bound while an agent offers it.
@@ -61,6 +64,10 @@ pub struct TcpServices {
     pub listen: IpAddr,
     /// Ports that may be offered. Empty: any that can be bound.
     pub ports: Vec<RangeInclusive<u16>>,
+    /// `Some`: upstreams are told who connected by a PROXY header in front of the client's first byte.
+    pub proxy_protocol: Option<Version>,
+    /// Every connection comes from a trusted proxy and begins with a PROXY header.
+    pub lb_proxy_protocol: bool,
 }
 
 /// Where a certificate comes from.

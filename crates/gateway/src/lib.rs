@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`config`] for what a gateway is told; `flow` for the whole life of a request, read this first;
 //! then its phases in order: `identify`, `router`, `balancer`, `forward`. `tcp` is the same for a connection of a TCP
-//! service. `listener` and `http` turn sockets into flows, `sessions` knows which agents are there, `refusal` is the one place that says no, `observe` counts and
+//! service. `listener` and `http` turn sockets into flows, `proxied` hears from balancers in front, `sessions` knows which agents are there, `refusal` is the one place that says no, `observe` counts and
 //! records, `control_port` is where agents, `adit status` and Prometheus connect, `server` puts it together.
 
 mod balancer;
@@ -14,6 +14,7 @@ mod http;
 mod identify;
 mod listener;
 pub mod observe;
+mod proxied;
 mod refusal;
 mod router;
 mod server;

@@ -12,7 +12,9 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
+use crate::http::guard::Abort as _;
 use crate::http::{self, Accepted, Serving};
+use crate::proxied;
 
 /// Connections the kernel holds while none is accepted.
 const BACKLOG: u32 = 4096;
@@ -57,21 +59,24 @@ where
     }
 }
 
+/// What a public listener expects of a connection before HTTP begins.
+#[derive(Clone)]
+pub(crate) struct Face {
+    pub(crate) tls: Option<TlsAcceptor>,
+    /// A balancer's PROXY header comes first.
+    pub(crate) lb_proxy_protocol: bool,
+}
+
 /// Serves one public listener until its scope ends.
-pub(crate) async fn run(
-    listener: TcpListener,
-    tls: Option<TlsAcceptor>,
-    slots: Arc<Semaphore>,
-    serving: Arc<Serving>,
-) {
+pub(crate) async fn run(listener: TcpListener, face: Face, slots: Arc<Semaphore>, serving: Arc<Serving>) {
     let connections: Scope = serving.connections.clone();
     accept_all(
         move |cx| listener.poll_accept(cx),
         slots,
         |tcp, peer, slot| {
-            let (tls, serving) = (tls.clone(), Arc::clone(&serving));
+            let (face, serving) = (face.clone(), Arc::clone(&serving));
             connections.spawn("public connection", async move {
-                serve(tcp, peer, tls, &serving).await;
+                serve(tcp, peer, face, &serving).await;
                 drop(slot);
             });
         },
@@ -79,12 +84,22 @@ pub(crate) async fn run(
     .await;
 }
 
-async fn serve(tcp: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor>, serving: &Arc<Serving>) {
-    let Some(tls) = tls else {
+async fn serve(mut tcp: TcpStream, mut peer: SocketAddr, face: Face, serving: &Arc<Serving>) {
+    let timeout = serving.plane.limits.header_timeout;
+    if face.lb_proxy_protocol {
+        let snapshot = serving.plane.snapshots.current();
+        match Box::pin(proxied::ends(&mut tcp, peer, snapshot.rules(), timeout)).await {
+            Ok(ends) => peer = ends.map_or(peer, |ends| ends.source),
+            Err(reason) => {
+                serving.plane.observe.head_refused(reason, peer.ip().to_canonical());
+                return tcp.abort();
+            }
+        }
+    }
+    let Some(tls) = face.tls else {
         let accepted = Accepted { peer, scheme: "http", is_http2: None };
         return http::serve(tcp, accepted, serving).await;
     };
-    let timeout = serving.plane.limits.header_timeout;
     match tokio::time::timeout(timeout, tls.accept(tcp)).await {
         Ok(Ok(stream)) => {
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");

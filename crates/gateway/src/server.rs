@@ -17,7 +17,7 @@ use crate::Config;
 use crate::control_port::ControlPort;
 use crate::flow::DataPlane;
 use crate::http::Serving;
-use crate::listener;
+use crate::listener::{self, Face};
 use crate::observe::Observe;
 use crate::sessions::Sessions;
 use crate::status;
@@ -98,7 +98,7 @@ impl Gateway {
                 None => None,
             };
             let (bound, addr) = bind("public HTTP", listener.listen)?;
-            publics.push((bound, addr, tls));
+            publics.push((bound, addr, Face { tls, lb_proxy_protocol: listener.lb_proxy_protocol }));
         }
 
         let revision = config.revision;
@@ -140,10 +140,10 @@ impl Gateway {
         asking.spawn("control port", port.run(control_listener, control_tls));
         asking.spawn("pool sweeper", sweep(Arc::clone(&sessions)));
         let http_addrs = publics.iter().map(|(_, addr, _)| *addr).collect();
-        for (bound, _, tls) in publics {
+        for (bound, _, face) in publics {
             listeners.spawn(
                 "public listener",
-                listener::run(bound, tls, Arc::clone(&slots), Arc::clone(&serving)),
+                listener::run(bound, face, Arc::clone(&slots), Arc::clone(&serving)),
             );
         }
         Ok(Self {

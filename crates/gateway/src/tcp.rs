@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use adit_control::{Permit, Subject, authorize};
 use adit_proto::header::StreamHeader;
+use adit_proto::proxy_header::{Ends, Version};
 use adit_proto::reason::{Fault, Reason};
 use adit_tunnel::relay::{Terms, relay};
 use adit_tunnel::session::Stream;
@@ -14,9 +15,11 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::balancer::Endpoint;
+use crate::config::TcpServices;
 use crate::flow::DataPlane;
 use crate::http::guard::Abort as _;
 use crate::observe::connection::ConnectionRecord;
+use crate::proxied;
 use crate::sessions::Service;
 
 pub(crate) mod ports;
@@ -45,12 +48,36 @@ impl Drop for Client {
     }
 }
 
+/// What is said about clients on the way, before their own first byte.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Way {
+    /// To the upstream.
+    proxy_protocol: Option<Version>,
+    /// By a balancer in front.
+    lb_proxy_protocol: bool,
+}
+
+impl Way {
+    pub(crate) const fn of(settings: &TcpServices) -> Self {
+        let TcpServices { proxy_protocol, lb_proxy_protocol, .. } = *settings;
+        Self { proxy_protocol, lb_proxy_protocol }
+    }
+}
+
 /// The outer half: whatever happens inside, including cancellation, ends in one record.
-pub(crate) async fn carry(tcp: TcpStream, peer: SocketAddr, service: &Arc<Service>, plane: &Arc<DataPlane>) {
+pub(crate) async fn carry(
+    tcp: TcpStream,
+    peer: SocketAddr,
+    way: Way,
+    service: &Arc<Service>,
+    plane: &Arc<DataPlane>,
+) {
     let mut client = Client { tcp, is_done: false };
     let mut record = plane.observe.begin_connection(service, peer);
-    let reason = match try_carry(&mut client.tcp, peer, service, plane, &mut record).await {
-        Ok(reason) => reason,
+    // On the heap, because it is over soon and the connection may be idle for long.
+    let connecting = Box::pin(connect(&mut client.tcp, peer, way, service, plane, &mut record));
+    let reason = match connecting.await {
+        Ok(stream) => relay(stream, &mut client.tcp, TERMS, &record).await.reason,
         Err(reason) => {
             tracing::debug!(%reason, service = %service.name, "refused");
             reason
@@ -60,21 +87,34 @@ pub(crate) async fn carry(tcp: TcpStream, peer: SocketAddr, service: &Arc<Servic
     record.ended(reason);
 }
 
-/// The inner half: the phases in order; each needs what the one before it returned.
-async fn try_carry(
+/// The inner half: the phases in order, up to a stream whose upstream is connected; each needs what the one before it
+/// returned.
+async fn connect(
     client: &mut TcpStream,
     peer: SocketAddr,
+    way: Way,
     service: &Arc<Service>,
     plane: &DataPlane,
     record: &mut ConnectionRecord,
-) -> Result<Reason, Reason> {
+) -> Result<Stream, Reason> {
     let snapshot = plane.snapshots.current();
-    let subject = Subject { address: Some(peer.ip().to_canonical()) };
+    let told = if way.lb_proxy_protocol {
+        proxied::ends(client, peer, snapshot.rules(), plane.limits.header_timeout).await?
+    } else {
+        None
+    };
+    let source = told.map_or(peer, |ends| ends.source);
+    let subject = Subject { address: Some(source.ip().to_canonical()) };
+    record.subject(&subject);
     let permit = authorize(&snapshot, &subject, &service.name).map_err(|denial| denial.reason)?;
-    drop(snapshot);
-    // On the heap, because it is over soon and the connection may be idle for long.
-    let stream = Box::pin(open(client, peer, service, &permit, plane, record)).await?;
-    Ok(relay(stream, client, TERMS, record).await.reason)
+    let mut early = Early::default();
+    if let Some(version) = way.proxy_protocol {
+        let here = || client.local_addr().map_err(|_lost| Reason::ClientGone);
+        let destination = told.map_or_else(here, |ends| Ok(ends.destination))?;
+        Ends { source, destination }.encode(version, &mut early.bytes);
+        early.added = early.bytes.len();
+    }
+    open(client, source, service, &permit, early, plane, record).await
 }
 
 /// Opens a stream whose upstream is connected, at one endpoint after another. What the client has sent meanwhile
@@ -84,27 +124,27 @@ async fn try_carry(
 /// Why the last one failed; [`Reason::NoAgent`] when there is none; [`Reason::ClientGone`].
 async fn open(
     client: &TcpStream,
-    peer: SocketAddr,
+    source: SocketAddr,
     service: &Service,
     permit: &Permit,
+    mut early: Early,
     plane: &DataPlane,
     record: &mut ConnectionRecord,
 ) -> Result<Stream, Reason> {
     let limits = &plane.limits;
     let deadline = Instant::now() + limits.agent_wait;
-    let mut early = Early::default();
     loop {
         let mut refused = Reason::NoAgent;
         for endpoint in service.endpoints().filter(|endpoint| endpoint.is_open()) {
             let header = StreamHeader {
                 service: permit.service().clone(),
-                client_addr: Some(peer),
+                client_addr: Some(source),
                 connect_timeout: limits.connect_timeout,
             };
             let attempt = attempt(client, &endpoint, &header, &mut early);
             match tokio::time::timeout(limits.connect_timeout + MARGIN, attempt).await {
                 Ok(Ok(stream)) => {
-                    record.leased(&endpoint, early.bytes.len());
+                    record.leased(&endpoint, early.bytes.len() - early.added);
                     return Ok(stream);
                 }
                 Ok(Err(Reason::ClientGone)) => return Err(Reason::ClientGone),
@@ -123,10 +163,13 @@ async fn open(
     }
 }
 
-/// What the client sent before its upstream was connected.
+/// What is to reach the upstream first: what is said about the client, and what it sent before its upstream was
+/// connected.
 #[derive(Default)]
 struct Early {
     bytes: Vec<u8>,
+    /// So many of them are not the client's.
+    added: usize,
     /// Nothing more is read early.
     is_read: bool,
 }

@@ -60,4 +60,5 @@ replays! {
     stream_headers_keep_their_promises => stream_header;
     host_names_keep_their_promises => hostname;
     host_patterns_keep_their_promises => host_pattern;
+    proxy_headers_keep_their_promises => proxy_header;
 }

@@ -229,13 +229,18 @@ impl World {
         let config = Config {
             control: Control { listen: any_port(), tls: auto_tls() },
             http: vec![
-                HttpListener { listen: any_port(), tls: None },
-                HttpListener { listen: any_port(), tls: Some(auto_tls()) },
+                HttpListener { listen: any_port(), tls: None, lb_proxy_protocol: false },
+                HttpListener { listen: any_port(), tls: Some(auto_tls()), lb_proxy_protocol: false },
             ],
             tokens: vec![NamedToken { name: TOKEN_NAME.to_owned(), key: TokenKey::new(TOKEN.as_bytes()) }],
             allow: Vec::new(),
             trusted_proxies: Vec::new(),
-            tcp: Some(TcpServices { listen: any_port().ip(), ports: Vec::new() }),
+            tcp: Some(TcpServices {
+                listen: any_port().ip(),
+                ports: Vec::new(),
+                proxy_protocol: None,
+                lb_proxy_protocol: false,
+            }),
             // Nobody of a former life is on the way back.
             limits: Limits { agent_wait: Duration::from_millis(50), ..Limits::default() },
             request_log: Some(log),

@@ -15,6 +15,7 @@ const INTERVAL: Duration = Duration::from_secs(15);
 ///
 /// # Errors
 /// What the system said.
+#[expect(single_use_lifetimes, reason = "an anonymous lifetime is not allowed here")]
 pub fn keep_alive<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
     socket.into().set_tcp_keepalive(&TcpKeepalive::new().with_time(SILENCE).with_interval(INTERVAL))
 }

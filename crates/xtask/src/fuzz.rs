@@ -8,7 +8,7 @@ use crate::process::{self, cargo, find, program, root, target_dir};
 
 /// The decoders: one program in fuzz/fuzz_targets and one folder in fuzz/corpus each.
 pub(crate) const TARGETS: &[&str] =
-    &["frame", "hello", "welcome", "refused", "stream_header", "hostname", "host_pattern"];
+    &["frame", "hello", "welcome", "refused", "stream_header", "hostname", "host_pattern", "proxy_header"];
 
 const SECONDS: u32 = 60;
 

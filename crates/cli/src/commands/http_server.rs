@@ -4,11 +4,10 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use adit_gateway::config::HttpListener;
-use ipnet::IpNet;
 
 use crate::commands::server_args::{Carried, ServerArgs};
 use crate::error::CliError;
-use crate::flags::{go_bool, network};
+use crate::flags::go_bool;
 use crate::generate::PublicPort;
 
 /// Flags of `adit http server`.
@@ -19,9 +18,6 @@ pub(crate) struct Args {
     port: u16,
     #[command(flatten)]
     server: ServerArgs,
-    /// Addresses and networks of proxies in front whose X-Forwarded-* headers are believed.
-    #[arg(long, value_name = "IP|CIDR", value_delimiter = ',', value_parser = network)]
-    trusted_proxy: Vec<IpNet>,
     #[command(flatten)]
     elsewhere: ElsewhereArgs,
 }
@@ -34,8 +30,6 @@ struct ElsewhereArgs {
     client_forwarding: bool,
     #[arg(long, hide = true, value_name = "VERSION")]
     proxy_protocol: Option<String>,
-    #[arg(long, hide = true, value_name = "VERSION", num_args = 0..=1, default_missing_value = "")]
-    lb_proxy_protocol: Option<String>,
 }
 
 impl ElsewhereArgs {
@@ -43,12 +37,11 @@ impl ElsewhereArgs {
         let tcp = [
             (self.client_forwarding, "--client-forwarding"),
             (self.proxy_protocol.as_ref().is_some_and(|version| !version.is_empty()), "--proxy-protocol"),
-            (self.lb_proxy_protocol.is_some(), "--lb-proxy-protocol"),
         ];
         if let Some((_, flag)) = tcp.into_iter().find(|&(given, _)| given) {
             return Err(CliError::usage(format!("{flag} cannot be used with an HTTP tunnel"))
                 .because("it belongs to TCP services")
-                .next("remove it; behind a proxy, --trusted-proxy CIDR makes X-Forwarded-For believed"));
+                .next("remove it; upstreams of HTTP services are told by X-Forwarded-For"));
         }
         Ok(())
     }
@@ -72,12 +65,10 @@ impl Args {
                 .because("one address cannot serve both")
                 .next("choose two ports"));
         }
-        let mut flags = vec![format!("--port={}", self.port)];
-        flags.extend(self.trusted_proxy.iter().map(|network| format!("--trusted-proxy={network}")));
+        let lb_proxy_protocol = self.server.lb_proxy_protocol()?;
         Ok(Carried {
-            http: vec![HttpListener { listen, tls: None }],
-            trusted_proxies: self.trusted_proxy.clone(),
-            flags,
+            http: vec![HttpListener { listen, tls: None, lb_proxy_protocol }],
+            flags: vec![format!("--port={}", self.port)],
             public: vec![PublicPort { name: "http".to_owned(), port: self.port }],
             ..Carried::default()
         })
@@ -139,9 +130,10 @@ mod tests {
     #[test]
     fn what_belongs_elsewhere_is_answered() {
         assert!(refused("--token T --letsencrypt-domain a.com").contains("--tls-cert FILE --tls-key FILE"));
-        for flag in ["--client-forwarding", "--proxy-protocol v2", "--lb-proxy-protocol v1"] {
+        for flag in ["--client-forwarding", "--proxy-protocol v2"] {
             assert!(refused(&format!("--token T {flag}")).contains("belongs to TCP services"), "{flag}");
         }
         assert!(refused("--token T --port 8123").contains("both 8123"));
+        assert!(refused("--token T --lb-proxy-protocol v1").contains("needs --trusted-proxy"));
     }
 }

@@ -140,7 +140,7 @@ async fn start_gateway(key: &TokenKey, directory: &Path) -> Result<Gateway, CliE
             listen: control,
             tls: Tls::Auto { names: Vec::new(), directory: Some(directory.join("tls")) },
         },
-        http: vec![HttpListener { listen: http, tls: None }],
+        http: vec![HttpListener { listen: http, tls: None, lb_proxy_protocol: false }],
         tokens: vec![NamedToken { name: "default".to_owned(), key: key.clone() }],
         allow: Vec::new(),
         trusted_proxies: Vec::new(),

@@ -34,6 +34,12 @@ pub(crate) struct ServerArgs {
     /// Addresses and networks that may use public ports; everyone when left out.
     #[arg(long, visible_alias = "allow-cidr", value_name = "IP|CIDR", value_delimiter = ',', value_parser = network)]
     allow_ips: Vec<IpNet>,
+    /// Addresses and networks of proxies in front whose X-Forwarded-* and PROXY headers are believed.
+    #[arg(long, value_name = "IP|CIDR", value_delimiter = ',', value_parser = network)]
+    trusted_proxy: Vec<IpNet>,
+    /// Every public connection comes from a --trusted-proxy and begins with a PROXY header, of either version.
+    #[arg(long, value_name = "v1|v2", num_args = 0..=1, default_missing_value = "", value_parser = ["", "v1", "v2"])]
+    lb_proxy_protocol: Option<String>,
     #[command(flatten)]
     token: TokenArgs,
     /// Where one line per request or connection is written: off, stdout, stderr or a file.
@@ -57,8 +63,6 @@ pub(crate) struct Carried {
     pub(crate) http: Vec<HttpListener>,
     /// TCP services.
     pub(crate) tcp: Option<TcpServices>,
-    /// Proxies in front that are believed.
-    pub(crate) trusted_proxies: Vec<IpNet>,
     /// The flags that say all this, each one word, for `--generate`.
     pub(crate) flags: Vec<String>,
     /// The public ports, as far as they are known.
@@ -156,6 +160,19 @@ impl ServerArgs {
         self.data_addr
     }
 
+    /// Whether public connections begin with a balancer's PROXY header.
+    ///
+    /// # Errors
+    /// They do, but nobody is trusted to say such things.
+    pub(crate) fn lb_proxy_protocol(&self) -> Result<bool, CliError> {
+        if self.lb_proxy_protocol.is_some() && self.trusted_proxy.is_empty() {
+            return Err(CliError::usage("--lb-proxy-protocol needs --trusted-proxy")
+                .because("whoever connects could otherwise choose the address it is taken for")
+                .next("name the balancer's addresses: --trusted-proxy 10.0.0.0/8"));
+        }
+        Ok(self.lb_proxy_protocol.is_some())
+    }
+
     /// Runs a gateway that carries this, or prints what would run it elsewhere. `verb` is the command.
     ///
     /// # Errors
@@ -184,7 +201,7 @@ impl ServerArgs {
                 tcp: carried.tcp,
                 tokens: vec![NamedToken { name: "default".to_owned(), key }],
                 allow: self.allow_ips.clone(),
-                trusted_proxies: carried.trusted_proxies,
+                trusted_proxies: self.trusted_proxy.clone(),
                 limits: Limits::default(),
                 request_log: None,
                 drain_timeout: self.drain_timeout,
@@ -206,6 +223,8 @@ impl ServerArgs {
         flags.extend(carried.flags);
         flags.extend(self.tls.auto_tls_san.iter().map(|name| format!("--auto-tls-san={name}")));
         flags.extend(self.allow_ips.iter().map(|network| format!("--allow-ips={network}")));
+        flags.extend(self.trusted_proxy.iter().map(|network| format!("--trusted-proxy={network}")));
+        flags.extend(self.lb_proxy_protocol.is_some().then(|| "--lb-proxy-protocol".to_owned()));
         flags.push(format!("--drain-timeout={}", duration::show(&self.drain_timeout)));
         let request_log = match LogTarget::from_text(&self.request_log) {
             LogTarget::File(path) => LogTarget::File(generate::absolute(&path)?),

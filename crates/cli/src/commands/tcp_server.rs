@@ -16,6 +16,9 @@ pub(crate) struct Args {
     /// bound while an agent offers it.
     #[arg(long, visible_alias = "port", value_name = "PORT|RANGE", value_delimiter = ',', value_parser = port_range)]
     ports: Vec<PortRange>,
+    /// Tell upstreams who connected, by a PROXY header of this version in front of the client's first byte.
+    #[arg(long, value_name = "v1|v2", value_parser = ["", "v1", "v2"])]
+    proxy_protocol: Option<String>,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -37,12 +40,17 @@ impl Args {
                 .because("one address cannot serve both")
                 .next("choose two ports"));
         }
-        let flags = self.ports.iter().map(|range| format!("--ports={range}")).collect();
+        // An empty version is none, as it is for the neighbours.
+        let version = self.proxy_protocol.as_deref().filter(|version| !version.is_empty());
+        let mut flags: Vec<_> = self.ports.iter().map(|range| format!("--ports={range}")).collect();
+        flags.extend(version.map(|version| format!("--proxy-protocol={version}")));
         let public = self.ports.iter().flat_map(|range| range.as_inner().clone());
         Ok(Carried {
             tcp: Some(TcpServices {
                 listen: self.server.data_addr(),
                 ports: self.ports.iter().map(|range| range.as_inner().clone()).collect(),
+                proxy_protocol: version.and_then(|version| version.parse().ok()),
+                lb_proxy_protocol: self.server.lb_proxy_protocol()?,
             }),
             public: public.map(|port| PublicPort { name: format!("tcp-{port}"), port }).collect(),
             flags,
@@ -54,6 +62,8 @@ impl Args {
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
+
+    use adit_proto::proxy_header::Version;
 
     use super::*;
 
@@ -78,6 +88,18 @@ mod tests {
         assert_eq!(some.flags, ["--ports=5432", "--ports=8000-8002", "--ports=22"]);
         assert_eq!(some.public.len(), 5);
         assert!(some.http.is_empty());
+        assert_eq!(tcp.proxy_protocol, None);
+        let both =
+            carried("--token T --proxy-protocol v2 --lb-proxy-protocol --trusted-proxy 10.0.0.0/8").unwrap();
+        assert_eq!(both.flags, ["--proxy-protocol=v2"]);
+        let tcp = both.tcp.unwrap();
+        assert_eq!((tcp.proxy_protocol, tcp.lb_proxy_protocol), (Some(Version::V2), true));
+        assert!(
+            carried("--token T --lb-proxy-protocol")
+                .unwrap_err()
+                .to_string()
+                .contains("needs --trusted-proxy")
+        );
         assert!(carried("--token T").unwrap().tcp.unwrap().ports.is_empty());
         assert!(carried("--token T --ports 8123").unwrap_err().to_string().contains("both 8123"));
     }

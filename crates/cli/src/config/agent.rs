@@ -120,8 +120,13 @@ const SERVICE_PORT: Key<PortRange> = Key {
     name: "port",
     kind: &PORTS,
     presence: Presence::Optional("reached by host"),
-    doc: "The gateway's TCP port it is reached by instead of a host; a range takes the upstream's ports in the same order.",
+    doc: "The gateway's TCP port it is reached by, instead of a host.",
 };
+const SERVICE_PORTS: Row = Row::list(
+    "ports",
+    Presence::Optional("reached by host"),
+    "Ports and ranges it is reached by: the first leads to the upstream's port, each further one to the port after.",
+);
 const SERVICE_UPSTREAM: Key<Upstream> =
     Key { name: "upstream", kind: &UPSTREAM, presence: Presence::Required, doc: "What stands behind it." };
 const INSECURE: Key<bool> = Key {
@@ -139,7 +144,14 @@ const BROWSING: Key<bool> = Key {
 const SERVICE_SECTION: Section = Section {
     title: "services[]",
     doc: "One offered service.",
-    rows: &[SERVICE_HOST.row(), SERVICE_PORT.row(), SERVICE_UPSTREAM.row(), INSECURE.row(), BROWSING.row()],
+    rows: &[
+        SERVICE_HOST.row(),
+        SERVICE_PORT.row(),
+        SERVICE_PORTS,
+        SERVICE_UPSTREAM.row(),
+        INSECURE.row(),
+        BROWSING.row(),
+    ],
 };
 
 /// Every section, in the order of the reference page.
@@ -313,9 +325,21 @@ fn services(reader: &mut Reader<'_>, root: &Fields<'_>) -> Vec<Service> {
         let upstream = reader.value(&fields, &SERVICE_UPSTREAM);
         let upstream = upstream.and_then(|upstream| options(reader, &fields, upstream));
         let (Some(names), Some(upstream)) = (names, upstream) else { continue };
-        let key = if fields.has(SERVICE_PORT.name) { SERVICE_PORT.name } else { SERVICE_HOST.name };
-        for (name, upstream) in names.into_iter().zip(in_a_row(upstream)) {
-            let service = Service { name, upstream };
+        let key = [SERVICE_PORT.name, SERVICE_PORTS.name].into_iter().find(|key| fields.has(key));
+        let key = key.unwrap_or(SERVICE_HOST.name);
+        let mut upstream = Some(upstream);
+        for name in names {
+            let Some(this) = upstream else {
+                let what = format!("{} leads to ports of the upstream beyond 65535", fields.path(key));
+                reader.problem(
+                    fields.value_at(key),
+                    what,
+                    "name fewer ports, or a lower port of the upstream",
+                );
+                break;
+            };
+            upstream = next(&this);
+            let service = Service { name, upstream: this };
             if let Err(cause) = service.check() {
                 let what = format!("{}: {cause}", fields.path(SERVICE_UPSTREAM.name));
                 reader.problem(fields.value_at(SERVICE_UPSTREAM.name), what, "change one of the two");
@@ -334,26 +358,35 @@ fn services(reader: &mut Reader<'_>, root: &Fields<'_>) -> Vec<Service> {
 
 /// What a service is reached by: hosts, or one port after another.
 fn names(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Vec<ServiceName>> {
-    if !fields.has(SERVICE_PORT.name) {
-        return Some(vec![reader.value(fields, &SERVICE_HOST)?.into()]);
-    }
-    if fields.has(SERVICE_HOST.name) {
-        let what = format!("{} and {} are both given", fields.path(SERVICE_HOST.name), SERVICE_PORT.name);
-        reader.problem(fields.key_at(SERVICE_PORT.name), what, "keep one of them; a service has one name");
+    let keys = [SERVICE_HOST.name, SERVICE_PORT.name, SERVICE_PORTS.name];
+    let given: Vec<_> = keys.into_iter().filter(|key| fields.has(key)).collect();
+    if let [first, second, ..] = given[..] {
+        let what = format!("{} has {first} and {second}", fields.path("").trim_end_matches('.'));
+        reader.problem(
+            fields.key_at(second),
+            what,
+            "keep one of them; each says what the service is reached by",
+        );
         return None;
     }
-    let range = reader.written(fields, &SERVICE_PORT)?;
-    Some(range.as_inner().clone().map(ServiceName::Tcp).collect())
+    let ranges = if fields.has(SERVICE_PORT.name) {
+        vec![reader.written(fields, &SERVICE_PORT)?]
+    } else if fields.has(SERVICE_PORTS.name) {
+        reader.list(fields, SERVICE_PORTS, &PORTS)
+    } else {
+        return Some(vec![reader.value(fields, &SERVICE_HOST)?.into()]);
+    };
+    Some(ranges.iter().flat_map(|range| range.as_inner().clone()).map(ServiceName::Tcp).collect())
 }
 
-/// The upstream, and those on the ports after it, for the ports of a range.
-fn in_a_row(upstream: Upstream) -> impl Iterator<Item = Upstream> {
-    std::iter::successors(Some(upstream), |last| match last {
+/// The upstream for the port after this one's.
+fn next(upstream: &Upstream) -> Option<Upstream> {
+    match upstream {
         Upstream::Tcp { host, port } => {
             Some(Upstream::Tcp { host: host.clone(), port: port.checked_add(1)? })
         }
         other => Some(other.clone()),
-    })
+    }
 }
 
 /// Applies the options that only some upstreams have, and refuses them on the others.

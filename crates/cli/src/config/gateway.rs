@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use adit_gateway::config::{Config, Control, HttpListener, Limits, NamedToken, TcpServices, Tls};
+use adit_proto::proxy_header::Version;
 use adit_tunnel::proof::TokenKey;
 use ipnet::IpNet;
 
@@ -12,7 +13,7 @@ use super::reader::{Fields, Key, Presence, Reader, Row, Section};
 use super::tree::Node;
 use super::values::{
     ADDRESS, COUNT, COUNT_OR_ZERO, DIRECTORY, DURATION, DURATION_OR_ZERO, FILE, IP, LOG_TARGET, LogSettings,
-    LogTarget, NAME, NETWORK, PORTS, SECRET, SIZE, SMALL_COUNT, SecretValue, TEXT,
+    LogTarget, NAME, NETWORK, PORTS, PROXY_VERSION, SECRET, SIZE, SMALL_COUNT, SWITCH, SecretValue, TEXT,
 };
 use super::{Loaded, env, shared};
 use crate::error::CliError;
@@ -97,8 +98,17 @@ const HTTP_TLS: Row = Row::map(
     Presence::Optional("cleartext HTTP"),
     "Its certificate: either `auto`, or `cert` with `key`.",
 );
-const HTTP_SECTION: Section =
-    Section { title: "http[]", doc: "One public HTTP listener.", rows: &[HTTP_LISTEN.row(), HTTP_TLS] };
+const LB_PROXY_PROTOCOL: Key<bool> = Key {
+    name: "lb_proxy_protocol",
+    kind: &SWITCH,
+    presence: Presence::Default("false"),
+    doc: "Every connection comes from one of access.trusted_proxies and begins with a PROXY header.",
+};
+const HTTP_SECTION: Section = Section {
+    title: "http[]",
+    doc: "One public HTTP listener.",
+    rows: &[HTTP_LISTEN.row(), HTTP_TLS, LB_PROXY_PROTOCOL.row()],
+};
 
 const TCP_LISTEN: Key<IpAddr> = Key {
     name: "listen",
@@ -111,10 +121,16 @@ const TCP_PORTS: Row = Row::list(
     Presence::Optional("any that can be bound"),
     "Ports and ranges that agents may offer.",
 );
+const PROXY_PROTOCOL: Key<Version> = Key {
+    name: "proxy_protocol",
+    kind: &PROXY_VERSION,
+    presence: Presence::Optional("upstreams are not told who connected"),
+    doc: "Tells upstreams who connected, by a PROXY header in front of the client's first byte.",
+};
 const TCP_SECTION: Section = Section {
     title: "tcp",
     doc: "TCP services. A port is bound while an agent offers it.",
-    rows: &[TCP_LISTEN.row(), TCP_PORTS],
+    rows: &[TCP_LISTEN.row(), TCP_PORTS, PROXY_PROTOCOL.row(), LB_PROXY_PROTOCOL.row()],
 };
 
 const AUTO: Row = Row::map(
@@ -180,7 +196,7 @@ const ALLOW: Row = Row::list(
 const TRUSTED_PROXIES: Row = Row::list(
     "trusted_proxies",
     Presence::Optional("none"),
-    "Addresses and networks of proxies in front whose `X-Forwarded-*` and `Forwarded` headers are believed.",
+    "Addresses and networks of proxies in front whose `X-Forwarded-*`, `Forwarded` and PROXY headers are believed.",
 );
 const ACCESS_SECTION: Section =
     Section { title: "access", doc: "Who may use the public listeners.", rows: &[ALLOW, TRUSTED_PROXIES] };
@@ -275,11 +291,19 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<GatewaySettin
         reader.problem(root.value_at("http"), what, "give one of them another port");
     }
     let (allow, trusted_proxies) = access?;
+    let tcp = tcp.flatten();
+    let has_balancer = http.iter().any(|listener| listener.lb_proxy_protocol)
+        || tcp.as_ref().is_some_and(|tcp| tcp.lb_proxy_protocol);
+    if has_balancer && trusted_proxies.is_empty() {
+        let what = "lb_proxy_protocol is on, but access.trusted_proxies names nobody";
+        let hint = "name the balancer's addresses there; whoever connects could otherwise choose its address";
+        reader.problem(root.value_at(ACCESS.name), what, hint);
+    }
     Some(GatewaySettings {
         config: Config {
             control,
             http,
-            tcp: tcp.flatten(),
+            tcp,
             tokens,
             allow,
             trusted_proxies,
@@ -309,7 +333,10 @@ fn http(reader: &mut Reader<'_>, root: &Fields<'_>) -> Vec<HttpListener> {
         let default =
             (ADDRESS.parse)(&super::values::Context { directory: Path::new("") }, HTTP_DEFAULT).ok();
         reader.setting(format!("{}[0].listen", HTTP.name), HTTP_DEFAULT.to_owned(), true);
-        return default.map(|listen| HttpListener { listen, tls: None }).into_iter().collect();
+        return default
+            .map(|listen| HttpListener { listen, tls: None, lb_proxy_protocol: false })
+            .into_iter()
+            .collect();
     }
     let mut listeners: Vec<HttpListener> = Vec::new();
     // Leaving it out means one listener; writing an empty list means nothing that works.
@@ -317,7 +344,8 @@ fn http(reader: &mut Reader<'_>, root: &Fields<'_>) -> Vec<HttpListener> {
         let Some(fields) = reader.fields(node, path, &HTTP_SECTION) else { continue };
         let listen = reader.value(&fields, &HTTP_LISTEN);
         let tls = fields.has(HTTP_TLS.name).then(|| tls(reader, &fields, HTTP_TLS));
-        let Some(listen) = listen else { continue };
+        let lb_proxy_protocol = reader.value(&fields, &LB_PROXY_PROTOCOL);
+        let (Some(listen), Some(lb_proxy_protocol)) = (listen, lb_proxy_protocol) else { continue };
         if listen.port() != 0 && listeners.iter().any(|other| other.listen == listen) {
             let what = format!("{} is {listen} again", fields.path(HTTP_LISTEN.name));
             reader.problem(
@@ -326,7 +354,7 @@ fn http(reader: &mut Reader<'_>, root: &Fields<'_>) -> Vec<HttpListener> {
                 "give each listener an address of its own",
             );
         }
-        listeners.push(HttpListener { listen, tls: tls.flatten() });
+        listeners.push(HttpListener { listen, tls: tls.flatten(), lb_proxy_protocol });
     }
     listeners
 }
@@ -335,7 +363,10 @@ fn tcp(reader: &mut Reader<'_>, root: &Fields<'_>) -> Option<TcpServices> {
     let fields = reader.map(root, TCP, &TCP_SECTION)?;
     let ports = reader.list(&fields, TCP_PORTS, &PORTS);
     let ports = ports.iter().map(|range| range.as_inner().clone()).collect();
-    Some(TcpServices { listen: reader.value(&fields, &TCP_LISTEN)?, ports })
+    let listen = reader.value(&fields, &TCP_LISTEN);
+    let proxy_protocol = reader.optional(&fields, &PROXY_PROTOCOL);
+    let lb_proxy_protocol = reader.value(&fields, &LB_PROXY_PROTOCOL);
+    Some(TcpServices { listen: listen?, ports, proxy_protocol, lb_proxy_protocol: lb_proxy_protocol? })
 }
 
 const HTTP_DEFAULT: &str = "0.0.0.0:8000";

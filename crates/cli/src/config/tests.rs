@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use adit_agent::config::{Transport, Upstream, Verify};
 use adit_gateway::config::{Limits, Tls};
+use adit_proto::proxy_header::Version;
 
 use super::reader::Setting;
 use super::values::LogTarget;
@@ -357,4 +358,87 @@ fn a_proxy_that_cannot_be_and_a_password_in_the_file_are_refused() {
         problem("proxy: 'http://proxy', proxy_password: file:token").contains("write the user in `proxy`")
     );
     assert!(problem("proxy_password: file:token").contains("gateway.proxy_password belongs to no proxy"));
+}
+
+#[test]
+fn tcp_services_are_read_on_both_sides() {
+    let directory = directory();
+    let text = "\
+control: {listen: 127.0.0.1:8123}
+tokens: [{name: a, token: 'file:token'}]
+access: {trusted_proxies: [10.0.0.0/8]}
+tcp: {listen: 127.0.0.1, ports: [5432, 8000-8010], proxy_protocol: v2, lb_proxy_protocol: true}
+";
+    let config = parse("gateway.yaml", directory.path(), text, gateway::read).unwrap().config.config;
+    assert!(config.http.is_empty(), "for TCP alone");
+    let tcp = config.tcp.unwrap();
+    assert_eq!((tcp.listen.to_string().as_str(), tcp.ports), ("127.0.0.1", vec![5432..=5432, 8000..=8010]));
+    assert_eq!((tcp.proxy_protocol, tcp.lb_proxy_protocol), (Some(Version::V2), true));
+
+    let text = "\
+gateway: {url: wss://h}
+token: file:token
+services:
+  - {port: 5432, upstream: 'unix:/run/pg.sock'}
+  - {ports: [8000-8001, 9000], upstream: 'tcp://h:7000'}
+  - {host: a.example, upstream: 'http://h:1'}
+";
+    let config = parse("agent.yaml", directory.path(), text, agent::read).unwrap().config.config;
+    let shown: Vec<_> =
+        config.services.iter().map(|service| format!("{}={}", service.name, service.upstream)).collect();
+    assert_eq!(
+        shown,
+        [
+            "tcp:5432=unix:/run/pg.sock",
+            "tcp:8000=tcp://h:7000",
+            "tcp:8001=tcp://h:7001",
+            "tcp:9000=tcp://h:7002",
+            "a.example=http://h:1"
+        ]
+    );
+}
+
+#[test]
+fn tcp_services_that_cannot_work_are_told() {
+    let text = "\
+tokens: [{name: a, token: 'file:token'}]
+tcp: {listen: '127.0.0.1:5432', ports: [8010-8000], proxy_protocol: v3, lb_proxy_protocol: true}
+";
+    assert_eq!(
+        gateway_problems(text),
+        [
+            "gateway.yaml:2:15: tcp.listen: `127.0.0.1:5432` is not an IP address; leave the port out; agents name the \
+             ports",
+            "gateway.yaml:2:41: tcp.ports[0]: the range ends before it begins; write 8000-8010; write a port such as \
+             5432, or a range such as 8000-8010",
+            "gateway.yaml:2:69: tcp.proxy_protocol: `v3` is not a version; write v1 or v2",
+            "error: gateway.yaml has 3 problems",
+        ]
+    );
+    let text = "tokens: [{name: a, token: 'file:token'}]\ntcp: {lb_proxy_protocol: true}\n";
+    assert!(gateway_problems(text)[0].contains("access.trusted_proxies names nobody"));
+
+    let text = "\
+gateway: {url: wss://h}
+token: file:token
+services:
+  - {port: 1, host: a.example, upstream: 'tcp://h:1'}
+  - {port: 1, ports: [2], upstream: 'tcp://h:1'}
+  - {port: 5432, upstream: 'http://h:1'}
+  - {upstream: 'tcp://h:1'}
+  - {ports: [7, 7], upstream: 'tcp://h:1'}
+  - {ports: [1-3], upstream: 'tcp://h:65534'}
+";
+    let problems = agent_problems(text);
+    for (line, told) in [
+        (4, "services[0] has host and port"),
+        (5, "services[1] has port and ports"),
+        (6, "connections to a port need tcp://host:port"),
+        (7, "requests need an upstream that speaks HTTP"),
+        (8, "tcp:7 again"),
+        (9, "beyond 65535"),
+    ] {
+        let place = format!("agent.yaml:{line}:");
+        assert!(problems.iter().any(|p| p.starts_with(&place) && p.contains(told)), "{told}: {problems:#?}");
+    }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use adit_agent::config::{GatewayUrl, Transport, Upstream};
 use adit_proto::names::HostPattern;
+use adit_proto::proxy_header::Version;
 use ipnet::IpNet;
 
 use crate::flags::PortRange;
@@ -269,6 +270,17 @@ pub(crate) const PORTS: Kind<PortRange> = Kind {
     form: "a port such as 5432, or a range such as 8000-8010",
     parse: |_, text| flags::port_range(text).map_err(Bad::because),
     show: ToString::to_string,
+};
+
+/// A version of the PROXY protocol.
+pub(crate) const PROXY_VERSION: Kind<Version> = Kind {
+    name: "version",
+    form: "v1 or v2",
+    parse: |_, text| text.parse().map_err(|_unknown| Bad::because(format!("`{text}` is not a version"))),
+    show: |version| match version {
+        Version::V1 => "v1".to_owned(),
+        Version::V2 => "v2".to_owned(),
+    },
 };
 
 /// An address of this machine.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use adit_control::Subject;
 use adit_proto::reason::Reason;
 use adit_telemetry::logs::LineWriter;
 use adit_telemetry::request_log::RequestLine;
@@ -94,6 +95,13 @@ impl Observe {
 }
 
 impl ConnectionRecord {
+    /// Whom it is for; while that is not known, the peer stands for it.
+    pub(crate) const fn subject(&mut self, subject: &Subject) {
+        if let Some(address) = subject.address {
+            self.client = address;
+        }
+    }
+
     /// The upstream is connected, and has been sent this many bytes.
     pub(crate) fn leased(&mut self, endpoint: &Arc<Endpoint>, early: usize) {
         self.wait = Some(self.started.elapsed());

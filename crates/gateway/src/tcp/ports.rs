@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use super::Way;
 use crate::config::TcpServices;
 use crate::flow::DataPlane;
 use crate::listener::{self, accept_all};
@@ -142,6 +143,7 @@ impl Ports {
         let Some(held) = bound.ports.get_mut(&port).filter(|held| !held.is_served) else { return };
         held.is_served = true;
         let (inner, service, door) = (Arc::clone(&self.inner), Arc::clone(service), Arc::clone(&held.door));
+        let Some(way) = inner.settings.as_ref().map(Way::of) else { return };
         held.scope.spawn("tcp listener", async move {
             let door = CloseOnDrop(door);
             let slots = Arc::clone(&inner.slots);
@@ -151,7 +153,7 @@ impl Ports {
                 |tcp, peer, slot| {
                     let (plane, service) = (Arc::clone(&inner.plane), Arc::clone(&service));
                     inner.plane.scope.spawn("tcp connection", async move {
-                        super::carry(tcp, peer, &service, &plane).await;
+                        super::carry(tcp, peer, way, &service, &plane).await;
                         drop(slot);
                     });
                 },

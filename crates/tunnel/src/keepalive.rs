@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// Bytes heard in silence that make the peer worth a word: more than probes and their answers.
+const OWED_FROM: usize = 64;
+
 /// How patient one side is. The two sides differ, so that in an idle session only the agent probes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
@@ -47,18 +50,39 @@ pub(crate) struct Keepalive {
     /// When the oldest thing that is still unanswered was sent.
     unanswered: Option<Duration>,
     probed: Option<Duration>,
+    /// Bytes heard since this side last said anything, and since when they are enough to say something: a peer that
+    /// sends much over a slow link would take the silence for a dead link while its probe waits behind its data.
+    unacknowledged: usize,
+    owes: Option<Duration>,
 }
 
 impl Keepalive {
     pub(crate) const fn new(patience: Patience) -> Self {
-        Self { patience, heard: Duration::ZERO, unanswered: None, probed: None }
+        Self {
+            patience,
+            heard: Duration::ZERO,
+            unanswered: None,
+            probed: None,
+            unacknowledged: 0,
+            owes: None,
+        }
     }
 
-    /// Bytes arrived.
-    pub(crate) const fn heard(&mut self, now: Duration) {
+    /// So many bytes arrived.
+    pub(crate) fn heard(&mut self, now: Duration, bytes: usize) {
         self.heard = now;
         self.unanswered = None;
         self.probed = None;
+        self.unacknowledged = self.unacknowledged.saturating_add(bytes);
+        if self.unacknowledged > OWED_FROM {
+            self.owes.get_or_insert(now);
+        }
+    }
+
+    /// Bytes are on their way to the peer, whatever they are.
+    pub(crate) const fn said(&mut self) {
+        self.unacknowledged = 0;
+        self.owes = None;
     }
 
     /// Bytes were sent that the peer would normally answer.
@@ -69,6 +93,7 @@ impl Keepalive {
     /// A probe was sent.
     pub(crate) const fn probed(&mut self, now: Duration) {
         self.probed = Some(now);
+        self.said();
     }
 
     pub(crate) fn poll(&self, now: Duration) -> Action {
@@ -77,7 +102,8 @@ impl Keepalive {
             return if now >= deadline { Action::Dead } else { Action::WaitUntil(deadline) };
         }
         let idle = self.heard + self.patience.idle;
-        let due = self.unanswered.map_or(idle, |sent| idle.min(sent + self.patience.waiting));
+        let waits = [self.unanswered, self.owes].into_iter().flatten().min();
+        let due = waits.map_or(idle, |since| idle.min(since + self.patience.waiting));
         if now >= due { Action::Probe } else { Action::WaitUntil(due) }
     }
 }
@@ -105,7 +131,7 @@ mod tests {
                 Action::Probe => {
                     keepalive.probed(now);
                     if now < silent_from {
-                        keepalive.heard(now);
+                        keepalive.heard(now, 16);
                     }
                 }
                 Action::WaitUntil(then) => now = send_at.map_or(then, |at| at.min(then)),
@@ -132,10 +158,23 @@ mod tests {
     }
 
     #[test]
+    fn whoever_is_sent_much_says_something_every_second_and_an_idle_session_is_not_kept_talking() {
+        let mut keepalive = Keepalive::new(Patience::AGENT);
+        keepalive.heard(s(1), 1000);
+        assert_eq!(keepalive.poll(s(1)), Action::WaitUntil(s(2)));
+        keepalive.heard(s(2), 1000);
+        assert_eq!(keepalive.poll(s(2)), Action::Probe);
+        keepalive.probed(s(2));
+        keepalive.heard(s(3), 16);
+        assert_eq!(keepalive.poll(s(3)), Action::WaitUntil(s(13)));
+    }
+
+    #[test]
     fn a_link_that_answers_never_dies_and_is_not_probed_while_it_talks() {
         let mut keepalive = Keepalive::new(Patience::AGENT);
         for second in 0..1000 {
-            keepalive.heard(s(second));
+            keepalive.heard(s(second), 1000);
+            keepalive.said();
             keepalive.sent(s(second));
             assert!(matches!(keepalive.poll(s(second)), Action::WaitUntil(_)));
         }

@@ -215,7 +215,8 @@ impl Mux {
             return Poll::Ready(Err(Gone::Local(Reason::Cancelled)));
         };
         let Some(bytes) = row.recv.pop_front() else {
-            if row.remote_fin {
+            // A reset from this side has thrown away what had arrived: no end in order, even if one had come.
+            if row.remote_fin && !matches!(row.gone, Some(Gone::Local(_))) {
                 return Poll::Ready(Ok(BytesMut::new()));
             }
             if let Some(gone) = row.gone {
@@ -375,7 +376,10 @@ impl Mux {
             }
             row.wake_all(wake);
         }
-        self.accepted.clear();
+        // Nobody will take these any more, so nobody would release them.
+        for (id, _) in self.accepted.drain(..) {
+            self.rows.remove(&id);
+        }
         wake.extend(self.acceptor.take());
         wake.append(&mut self.watchers);
         self.wake_driver();
@@ -486,10 +490,11 @@ impl Mux {
     /// Takes the first `n` bytes of `input` for the stream they belong to; `rest` is what its frame still lacks.
     fn on_bytes(&mut self, rest: FrameHeader, n: usize, input: &mut BytesMut, wake: &mut Vec<Waker>) {
         let Some(row) = self.rows.get_mut(&rest.stream) else { return input.advance(n) };
-        row.remote_fin = rest.kind == Kind::Fin && rest.len == 0;
         if row.gone.is_some() {
+            // An end whose bytes nobody gets is no end in order either.
             return input.advance(n);
         }
+        row.remote_fin = rest.kind == Kind::Fin && rest.len == 0;
         if n > 0 || row.remote_fin {
             row.receive(input, n);
             wake.extend(row.reader.take());

@@ -232,6 +232,51 @@ fn a_reset_ends_both_directions_and_late_frames_are_forgiven() {
 }
 
 #[test]
+fn a_stream_that_was_given_up_never_seems_to_end_in_order() {
+    // The last bytes and the half-close come before or after; the reader must not take what it has for all.
+    for comes_first in [true, false] {
+        for closes in [true, false] {
+            let (mut gateway, mut agent) = pair();
+            let id = open(&mut gateway, &mut agent);
+            write(&mut agent, id, b"last words");
+            agent.finish(id);
+            if comes_first {
+                deliver(&mut agent, &mut gateway, usize::MAX).unwrap();
+            }
+            let mut wake = Vec::new();
+            if closes {
+                gateway.close(Reason::SessionTimeout, &mut wake);
+            } else {
+                gateway.reset(id, Reason::IdleTimeout, &mut wake);
+            }
+            if !comes_first {
+                deliver(&mut agent, &mut gateway, usize::MAX).unwrap();
+            }
+            let mut got = Vec::new();
+            let end = loop {
+                match gateway.poll_read(id, noop()) {
+                    Poll::Ready(Ok(bytes)) if bytes.is_empty() => break None,
+                    Poll::Ready(Ok(bytes)) => got.extend_from_slice(&bytes),
+                    Poll::Ready(Err(gone)) => break Some(gone),
+                    Poll::Pending => panic!("nobody ends it"),
+                }
+            };
+            assert!(end.is_some() || got == b"last words", "{comes_first} {closes}: {got:?}");
+        }
+    }
+}
+
+#[test]
+fn a_session_that_ends_forgets_the_streams_that_nobody_has_accepted() {
+    let (mut gateway, mut agent) = pair();
+    gateway.open(&header()).unwrap();
+    deliver(&mut gateway, &mut agent, usize::MAX).unwrap();
+    assert_eq!(agent.streams(), 1);
+    agent.close(Reason::AgentLost, &mut Vec::new());
+    assert_eq!(agent.streams(), 0);
+}
+
+#[test]
 fn dropping_an_unfinished_stream_resets_it_and_a_finished_one_does_not() {
     let (mut gateway, mut agent) = pair();
     let mut wake = Vec::new();

@@ -174,14 +174,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                     let announced = self.shared.with(|mux, _| mux.draining());
                     return Err(announced.unwrap_or(Reason::AgentLost));
                 }
-                Poll::Ready(Ok(n)) => self.note_size(n),
+                Poll::Ready(Ok(n)) => {
+                    self.note_size(n);
+                    let now = self.now();
+                    self.keepalive.heard(now, n);
+                }
                 Poll::Ready(Err(error)) => {
                     tracing::debug!(%error, "session lost while reading");
                     return Err(Reason::AgentLost);
                 }
             }
             let now = self.now();
-            self.keepalive.heard(now);
             let fed = self.shared.with(|mux, wake| {
                 mux.set_now(now);
                 mux.feed(&mut self.input, wake)
@@ -225,6 +228,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                     }
                     Poll::Ready(Err(error)) => return Err(error),
                     Poll::Pending => {
+                        // What is stuck waits for the peer as much as what is out.
+                        let now = self.now();
+                        self.keepalive.sent(now);
                         self.shared.with(|mux, _| mux.set_driver(cx.waker()));
                         return Ok(());
                     }
@@ -245,6 +251,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 Ok((asks, round)) => {
                     self.note_size(round.len());
                     self.output = round;
+                    self.keepalive.said();
                     if asks {
                         let now = self.now();
                         self.keepalive.sent(now);

@@ -18,6 +18,7 @@ mod edges;
 mod fuzz;
 mod process;
 mod setup;
+mod sim;
 mod tidy;
 
 use std::process::ExitCode;
@@ -89,6 +90,12 @@ const TASKS: &[Task] = &[
         usage: "[target] [seconds]",
         about: "search for new inputs with cargo-fuzz (nightly)",
         run: fuzz::run,
+    },
+    Task {
+        name: "sim",
+        usage: "[--seeds N] [--first N] [--seed N]",
+        about: "sessions in a simulated network: many seeds, or one told in detail",
+        run: sim::run,
     },
     Task {
         name: "bench",

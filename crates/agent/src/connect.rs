@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use adit_proto::handshake::{Hello, MIN_VERSION, PROOF_LEN, VERSION};
+use adit_proto::handshake::{Hello, MIN_VERSION, PROOF_LEN, VERSION, capabilities};
 use adit_proto::names::InstanceId;
 use adit_proto::reason::Reason;
 use adit_tunnel::handshake::{HandshakeError, greet};
@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use crate::board::{Place, State};
 use crate::dial::{self, Dialer, Dialled};
 use crate::expose::Exposed;
+use crate::lanes::Lanes;
 use crate::observe::GatewayCounters;
 
 /// How long the gateway may take to answer a hello.
@@ -35,7 +36,7 @@ const FORGOTTEN: Duration = Duration::from_secs(120);
 
 /// Keeps a session up: what it takes to open one, again and again.
 pub(crate) struct Keeper {
-    pub(crate) gateway: Dialer,
+    pub(crate) gateway: Arc<Dialer>,
     pub(crate) key: TokenKey,
     pub(crate) instance: InstanceId,
     pub(crate) hostname: String,
@@ -155,11 +156,16 @@ impl Keeper {
             offers: self.exposed.offers().to_vec(),
             proof: [0; PROOF_LEN],
         };
-        let greeting = greet(&mut io, hello, &self.key, &exporter);
+        let greeting = greet(&mut io, hello.clone(), &self.key, &exporter);
         let welcome = tokio::time::timeout(GREET_TIMEOUT, greeting)
             .await
             .map_err(|_elapsed| ConnectError::Silent)??;
         let session = Session::start(io, Side::Agent, &self.sessions);
+        if welcome.capabilities & capabilities::LANES != 0 {
+            let gateway = Arc::clone(&self.gateway);
+            let lanes = Lanes::new(gateway, self.key.clone(), hello, self.sessions.clone());
+            self.sessions.spawn("lanes", lanes.keep(session.clone()));
+        }
         tracing::info!(gateway = %self.gateway, transport = carrier.transport, tls = carrier.tls, release = welcome.release, "session opened");
         Ok(session)
     }

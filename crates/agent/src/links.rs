@@ -41,7 +41,7 @@ impl Links {
 
     fn keeper(&self, label: &Arc<str>, salt: &str, gateway: Dialer, wanted: watch::Receiver<bool>) -> Keeper {
         Keeper {
-            gateway,
+            gateway: Arc::new(gateway),
             key: self.key.clone(),
             instance: self.instance_for(salt),
             hostname: self.hostname.clone(),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use adit_proto::handshake::{ALPN, Hello, Refused};
+use adit_proto::handshake::{ALPN, Hello, Refused, capabilities};
 use adit_proto::reason::Reason;
 use adit_tunnel::handshake::{self, is_proved};
 use adit_tunnel::proof::Exporter;
@@ -87,7 +87,8 @@ struct Caller {
 
 /// An agent that was taken in, and has not been told yet.
 struct Admitted {
-    registration: Registration,
+    /// Of a session; a further lane has none of its own.
+    registration: Option<Registration>,
     beginning: Beginning,
 }
 
@@ -173,8 +174,9 @@ impl ControlPort {
         };
         caller.proved();
         let Admitted { registration, beginning } = admitted;
-        let session = registration.agent.session.clone();
         beginning.start(io, &self.scope);
+        let Some(registration) = registration else { return };
+        let session = registration.agent.session.clone();
         if self.draining.is_cancelled() {
             // The drain began meanwhile, and may have told only those it found.
             session.announce(Reason::Draining);
@@ -205,7 +207,9 @@ impl ControlPort {
         };
         match self.consider(hello, caller, transport) {
             Ok(admitted) => {
-                self.observe.control_request(101, "/connect");
+                if admitted.registration.is_some() {
+                    self.observe.control_request(101, "/connect");
+                }
                 Some(admitted)
             }
             Err((reason, message)) => {
@@ -238,6 +242,12 @@ impl ControlPort {
             let text = "the gateway is shutting down; another one, or the next one, will answer soon";
             return Err((Reason::Draining, text.to_owned()));
         }
+        let welcome = handshake::welcome(version, env!("CARGO_PKG_VERSION"), &token.key, &caller.exporter);
+        if hello.capabilities & capabilities::LANES != 0 {
+            let beginning = self.sessions.session_of(&hello, &token.name)?.add_lane(&welcome);
+            let said = |reason| (reason, "the session that this lane is for takes none".to_owned());
+            return Ok(Admitted { registration: None, beginning: beginning.map_err(said)? });
+        }
         if hello.offers.is_empty() {
             return Err((Reason::BadRequest, "the agent offers no service".to_owned()));
         }
@@ -245,10 +255,9 @@ impl ControlPort {
         let ports = self.ports.claim(&hello.offers)?;
         let carrier = Carrier { transport, tls: caller.tls };
         let arrival = Arrival { hello, identity, remote: caller.peer, carrier, ports };
-        let welcome = handshake::welcome(version, env!("CARGO_PKG_VERSION"), &token.key, &caller.exporter);
         let (session, beginning) = Session::prepare(Side::Gateway, &welcome);
         let registration = self.sessions.register(arrival, session)?;
-        Ok(Admitted { registration, beginning })
+        Ok(Admitted { registration: Some(registration), beginning })
     }
 
     /// What to say to an agent that proved no token. One from a barred address hears less, but the right token is let

@@ -116,10 +116,11 @@ where
         }
     };
     let io = Prefixed { first, io };
+    // On the heap, each with the room it needs: a connection waits in here for most of its life.
     if is_http2 {
-        serve_http2(io, accepted, serving).await;
+        Box::pin(serve_http2(io, accepted, serving)).await;
     } else {
-        serve_http1(io, accepted, serving).await;
+        Box::pin(serve_http1(io, accepted, serving)).await;
     }
 }
 
@@ -156,21 +157,21 @@ where
     let connection = Arc::new(Connection::new(peer, scheme, Some(handle)));
     let service = service_fn(|request| {
         let (connection, plane) = (Arc::clone(&connection), Arc::clone(&serving.plane));
-        async move {
+        // On the heap while there is a request, so that a connection without one does not hold its room.
+        Box::pin(async move {
             let mut response = carry(request, &connection, &plane).await;
             close_behind_open_body(&mut response, &connection);
             Ok::<_, Infallible>(response)
-        }
+        })
     });
-    let served = http1::Builder::new()
+    let mut builder = http1::Builder::new();
+    builder
         .timer(TokioTimer::new())
         // The guard keeps its own, stricter ones.
         .header_read_timeout(None)
         .max_headers(serving.guard.limits.max_headers + 1)
-        .max_buf_size(serving.guard.limits.max_header_bytes.max(8192) * 2)
-        .serve_connection(TokioIo::new(guarded), service)
-        .with_upgrades();
-    let mut served = pin!(served);
+        .max_buf_size(serving.guard.limits.max_header_bytes.max(8192) * 2);
+    let mut served = pin!(builder.serve_connection(TokioIo::new(guarded), service).with_upgrades());
     let result = tokio::select! {
         result = served.as_mut() => result,
         () = serving.draining.cancelled() => {

@@ -96,10 +96,15 @@ async fn serve(mut tcp: TcpStream, mut peer: SocketAddr, face: Face, serving: &A
             }
         }
     }
-    let Some(tls) = face.tls else {
-        let accepted = Accepted { peer, scheme: "http", is_http2: None };
-        return http::serve(tcp, accepted, serving).await;
-    };
+    if let Some(tls) = face.tls {
+        return Box::pin(serve_tls(tcp, peer, tls, serving)).await;
+    }
+    let accepted = Accepted { peer, scheme: "http", is_http2: None };
+    http::serve(tcp, accepted, serving).await;
+}
+
+async fn serve_tls(tcp: TcpStream, peer: SocketAddr, tls: TlsAcceptor, serving: &Arc<Serving>) {
+    let timeout = serving.plane.limits.header_timeout;
     match tokio::time::timeout(timeout, tls.accept(tcp)).await {
         Ok(Ok(stream)) => {
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");

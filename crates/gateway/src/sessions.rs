@@ -312,6 +312,19 @@ impl Sessions {
         }
     }
 
+    /// The session that a further lane is for.
+    ///
+    /// # Errors
+    /// The reason and a sentence for the agent's log when there is none, or none of this identity.
+    pub(crate) fn session_of(&self, hello: &Hello, identity: &str) -> Result<Session, (Reason, String)> {
+        let agents = self.agents.lock();
+        agents
+            .get(&hello.instance)
+            .filter(|agent| agent.generation == hello.generation && *agent.identity == *identity)
+            .map(|agent| agent.session.clone())
+            .ok_or_else(|| (Reason::Replaced, "the session that this lane is for has ended".to_owned()))
+    }
+
     /// Takes a session in and makes its offers reachable. A session the same agent had before is closed.
     /// The guard takes it out again.
     ///

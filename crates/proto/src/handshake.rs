@@ -21,6 +21,13 @@ pub const PROOF_LEN: usize = 32;
 /// The application protocol name in TLS (ALPN, RFC 7301).
 pub const ALPN: &[u8] = b"adit/1";
 
+/// Optional abilities, one bit each. Whoever does not know a bit ignores it.
+pub mod capabilities {
+    /// In a welcome: the session may have further lanes. In a hello: this connection is to be one, of the session with
+    /// the same instance and generation.
+    pub const LANES: u64 = 1;
+}
+
 /// One service an agent offers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
@@ -35,7 +42,7 @@ pub struct Offer {
 pub struct Hello {
     /// Oldest and newest version the agent understands.
     pub versions: (u16, u16),
-    /// Optional abilities, one bit each; none is defined yet. Unknown bits are ignored.
+    /// Optional [`capabilities`]. Unknown bits are ignored.
     pub capabilities: u64,
     /// Which process this is.
     pub instance: InstanceId,
@@ -122,7 +129,7 @@ impl Hello {
 pub struct Welcome {
     /// The version both use from here on.
     pub version: u16,
-    /// The gateway's optional abilities.
+    /// The gateway's optional [`capabilities`].
     pub capabilities: u64,
     /// The gateway's release, for people.
     pub release: String,

@@ -3,7 +3,7 @@
 use std::io;
 
 use adit_proto::frame::{FrameHeader, HEADER_LEN, Kind};
-use adit_proto::handshake::{Hello, PROOF_LEN, Refused, Welcome};
+use adit_proto::handshake::{Hello, PROOF_LEN, Refused, Welcome, capabilities};
 use adit_proto::{DecodeError, frame};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -126,8 +126,12 @@ pub fn is_proved(hello: &Hello, key: &TokenKey, exporter: &Exporter) -> bool {
 /// The gateway's side, second half: the bytes that agree. They are the first of the session that it has let in.
 #[must_use]
 pub fn welcome(version: u16, release: &str, key: &TokenKey, exporter: &Exporter) -> BytesMut {
-    let mut welcome =
-        Welcome { version, capabilities: 0, release: release.to_owned(), proof: [0; PROOF_LEN] };
+    let mut welcome = Welcome {
+        version,
+        capabilities: capabilities::LANES,
+        release: release.to_owned(),
+        proof: [0; PROOF_LEN],
+    };
     welcome.proof = key.prove(Prover::Gateway, exporter, &welcome.signed_part());
     framed(Kind::Welcome, |out| welcome.encode(out))
 }

@@ -4,8 +4,8 @@
 //! There is one buffer of frames that are ready for the wire, and no buffer per stream: a stream writes straight
 //! into it, so an idle stream costs a table row. The driver takes the whole buffer at once (a *round*), which is
 //! what turns the small writes of many streams into few TLS records and system calls. In one round a stream may
-//! put [`writing::QUANTUM`] bytes while others write too, or [`writing::ROUND_ALONE`] while it is alone; whoever wants more waits,
-//! in order, for the next round. So a bulk stream delays a small one by at most one round.
+//! put [`writing::QUANTUM`] bytes; whoever wants more waits, in order, for the next round. So a bulk stream delays a
+//! small one by at most one round.
 //!
 //! # How reading works
 //! The receiver grants credit; a sender never has more bytes under way than it was granted, and credit returns
@@ -14,7 +14,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
-use std::task::{Poll, Waker};
+use std::task::{Poll, Waker, ready};
 use std::time::Duration;
 
 use adit_proto::frame::{self, FrameHeader, HEADER_LEN, Kind};
@@ -112,10 +112,6 @@ pub(crate) struct Mux {
     last_peer_id: u32,
     out: Round,
     round: u64,
-    /// The only stream that has put data into this round so far, if there is just one.
-    round_owner: Option<u32>,
-    /// Whether several streams wanted the previous round; if so, none may have this one to itself.
-    contended: bool,
     waiting: VecDeque<u32>,
     accepted: VecDeque<(u32, StreamHeader)>,
     /// What has not arrived yet of a frame with data.
@@ -129,13 +125,15 @@ pub(crate) struct Mux {
     closed: Option<Reason>,
     /// Woken when there is something to write, or the session was closed from this side.
     driver: Option<Waker>,
-    /// Woken when the last stream ends or the session closes.
+    /// Woken when a second stream comes, the last one ends or the session closes.
     watchers: Vec<Waker>,
     pongs: u32,
     /// Marks sent, and the last one that came back.
     marks: (u64, u64),
     /// The round holds something a living peer answers before long: an open, or data.
     asks: bool,
+    /// The peer leaves an answer due.
+    is_late: bool,
 }
 
 impl Mux {
@@ -147,8 +145,6 @@ impl Mux {
             last_peer_id: 0,
             out: BytesMut::new(),
             round: 1,
-            round_owner: None,
-            contended: false,
             waiting: VecDeque::new(),
             accepted: VecDeque::new(),
             arriving: None,
@@ -164,6 +160,7 @@ impl Mux {
             pongs: 0,
             marks: (0, 0),
             asks: false,
+            is_late: false,
         }
     }
 
@@ -211,25 +208,55 @@ impl Mux {
 
     /// Takes the next piece a stream has received. An empty one is the end of the stream.
     pub(crate) fn poll_read(&mut self, id: u32, waker: &Waker) -> Poll<Result<BytesMut, Gone>> {
+        ready!(self.poll_arrived(id, waker))?;
+        let piece = self.rows.get_mut(&id).and_then(|row| row.recv.pop_front()).unwrap_or_default();
+        self.taken(id, piece.len());
+        Poll::Ready(Ok(piece))
+    }
+
+    /// Moves up to a quantum of what a stream has received to `pieces`; nothing at the end of the stream.
+    pub(crate) fn poll_read_pieces(
+        &mut self,
+        id: u32,
+        waker: &Waker,
+        pieces: &mut VecDeque<Bytes>,
+    ) -> Poll<Result<(), Gone>> {
+        ready!(self.poll_arrived(id, waker))?;
+        let mut n = 0;
+        while n < writing::QUANTUM
+            && let Some(piece) = self.rows.get_mut(&id).and_then(|row| row.recv.pop_front())
+        {
+            n += piece.len();
+            pieces.push_back(piece.freeze());
+        }
+        self.taken(id, n);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits until there is something to read, or the end.
+    fn poll_arrived(&mut self, id: u32, waker: &Waker) -> Poll<Result<(), Gone>> {
         let Some(row) = self.rows.get_mut(&id) else {
             return Poll::Ready(Err(Gone::Local(Reason::Cancelled)));
         };
-        let Some(bytes) = row.recv.pop_front() else {
-            // A reset from this side has thrown away what had arrived: no end in order, even if one had come.
-            if row.remote_fin && !matches!(row.gone, Some(Gone::Local(_))) {
-                return Poll::Ready(Ok(BytesMut::new()));
-            }
-            if let Some(gone) = row.gone {
-                return Poll::Ready(Err(gone));
-            }
-            replace_waker(&mut row.reader, waker);
-            return Poll::Pending;
-        };
-        row.taken += u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        // A reset from this side has thrown away what had arrived: no end in order, even if one had come.
+        let is_at_end = row.remote_fin && !matches!(row.gone, Some(Gone::Local(_)));
+        if !row.recv.is_empty() || is_at_end {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(gone) = row.gone {
+            return Poll::Ready(Err(gone));
+        }
+        replace_waker(&mut row.reader, waker);
+        Poll::Pending
+    }
+
+    /// A reader has taken `n` bytes; credit for them returns in halves of the window.
+    fn taken(&mut self, id: u32, n: usize) {
+        let Some(row) = self.rows.get_mut(&id) else { return };
+        row.taken += u32::try_from(n).unwrap_or(u32::MAX);
         if row.taken >= row.recv_window / 2 && !row.remote_fin && row.gone.is_none() {
             self.grant(id);
         }
-        Poll::Ready(Ok(bytes))
     }
 
     /// Waits for the end of a stream as a whole, for whoever has read to the end of its input or cannot read on.
@@ -353,6 +380,23 @@ impl Mux {
         self.goaway_sent || self.goaway_received.is_some()
     }
 
+    /// Why no new streams should come, whichever side says so.
+    pub(crate) fn leaving(&self) -> Option<Reason> {
+        self.closed.or(self.goaway_received).or_else(|| self.goaway_sent.then_some(Reason::Draining))
+    }
+
+    /// How little a new stream would be served here: what waits to be written, in steps, so that lanes with little to
+    /// do are equal; more than anything if the peer leaves an answer due, and the most if it takes no streams.
+    pub(crate) fn load(&self) -> usize {
+        if self.closed.is_some() || self.goaway_received.is_some() {
+            usize::MAX
+        } else if self.is_late {
+            usize::MAX - 1
+        } else {
+            self.out.len() / writing::QUANTUM
+        }
+    }
+
     /// Announces that this side takes no new streams.
     pub(crate) fn go_away(&mut self, reason: Reason) {
         if !self.goaway_sent && self.closed.is_none() {
@@ -442,6 +486,11 @@ impl Mux {
     pub(crate) fn set_now(&mut self, now: Duration) {
         self.now = now;
         self.pongs = 0;
+    }
+
+    /// The peer has left something unanswered for longer than usual, or is back.
+    pub(crate) const fn set_late(&mut self, is_late: bool) {
+        self.is_late = is_late;
     }
 
     /// Feeds what has arrived. Data is passed on as it comes; what is left in `input` is the beginning of another
@@ -588,6 +637,9 @@ impl Mux {
             return Ok(());
         }
         self.rows.insert(id, Row::new(self.now));
+        if self.rows.len() == 2 {
+            wake.append(&mut self.watchers);
+        }
         self.accepted.push_back((id, header));
         wake.extend(self.acceptor.take());
         Ok(())

@@ -1,7 +1,8 @@
 //! The one byte pump: a stream on one side, a connection on the other.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -13,6 +14,9 @@ use tokio::time::Sleep;
 
 use crate::mux::Filled;
 use crate::stream::{Stream, StreamError};
+
+/// Pieces passed to a connection in one call.
+const PIECES: usize = 16;
 
 /// Told about every byte as it moves, not when the connection ends.
 pub trait Meter {
@@ -80,16 +84,54 @@ struct Pump<U> {
 }
 
 impl Onward {
+    /// Writes as many pieces as one call takes.
+    fn poll_pieces<U: AsyncWrite + Unpin>(
+        &self,
+        connection: &mut U,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let connection = Pin::new(connection);
+        match self.pieces.front() {
+            Some(first) if self.pieces.len() == 1 || !connection.is_write_vectored() => {
+                connection.poll_write(cx, first)
+            }
+            _ => {
+                let mut slices = [IoSlice::new(&[]); PIECES];
+                for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
+                    *slice = IoSlice::new(piece);
+                }
+                connection.poll_write_vectored(cx, &slices[..self.pieces.len().min(PIECES)])
+            }
+        }
+    }
+
+    /// The connection has taken `n` bytes.
+    fn passed(&mut self, mut n: usize) {
+        while let Some(first) = self.pieces.front_mut().filter(|_| n > 0) {
+            let part = first.len().min(n);
+            first.advance(part);
+            n -= part;
+            if first.is_empty() {
+                self.pieces.pop_front();
+            }
+        }
+        if self.pieces.is_empty() {
+            // An idle relay holds nothing.
+            self.pieces = VecDeque::new();
+        }
+    }
+
     /// Whether it waits for the connection to take something.
     fn is_stuck(&self) -> bool {
-        !self.chunk.is_empty() || self.unflushed || self.ended
+        !self.pieces.is_empty() || self.unflushed || self.ended
     }
 }
 
 /// Stream to connection.
 #[derive(Default)]
 struct Onward {
-    chunk: Bytes,
+    /// What the connection has not taken yet.
+    pieces: VecDeque<Bytes>,
     unflushed: bool,
     ended: bool,
     done: bool,
@@ -145,13 +187,12 @@ impl<U: AsyncRead + AsyncWrite + Unpin> Pump<U> {
             return Poll::Ready(Ok(()));
         }
         loop {
-            while !onward.chunk.is_empty() {
-                let n = ready!(Pin::new(&mut *connection).poll_write(cx, &onward.chunk))
-                    .map_err(|e| broke(&e, lost))?;
+            while !onward.pieces.is_empty() {
+                let n = ready!(onward.poll_pieces(connection, cx)).map_err(|e| broke(&e, lost))?;
                 if n == 0 {
                     return Poll::Ready(Err(lost));
                 }
-                onward.chunk.advance(n);
+                onward.passed(n);
                 onward.unflushed = true;
                 self.moved.0 += n as u64;
                 meter.sent(n as u64);
@@ -162,9 +203,8 @@ impl<U: AsyncRead + AsyncWrite + Unpin> Pump<U> {
                 onward.done = true;
                 return Poll::Ready(Ok(()));
             }
-            match stream.poll_read_chunk(cx) {
-                Poll::Ready(Ok(Some(chunk))) => onward.chunk = chunk,
-                Poll::Ready(Ok(None)) => onward.ended = true,
+            match stream.poll_read_chunks(cx, &mut onward.pieces) {
+                Poll::Ready(Ok(())) => onward.ended = onward.pieces.is_empty(),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(stream_end(&error))),
                 Poll::Pending => {
                     if onward.unflushed {

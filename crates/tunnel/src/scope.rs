@@ -36,11 +36,13 @@ impl Scope {
         F: Future<Output = ()> + Send + 'static,
     {
         let cancelled = self.cancelled.clone();
+        // In a box, or the task would hold its place twice: as what was moved in, and as what is polled.
+        let mut task = Box::pin(AssertUnwindSafe(task).catch_unwind());
         let future = async move {
             tokio::select! {
                 biased;
                 () = cancelled.cancelled() => {}
-                result = AssertUnwindSafe(task).catch_unwind() => if result.is_err() {
+                result = task.as_mut() => if result.is_err() {
                     tracing::error!(task = name, "a task panicked; this is a bug");
                 },
             }

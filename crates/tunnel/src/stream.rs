@@ -1,5 +1,6 @@
 //! One byte stream inside a session.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -11,7 +12,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::mux::{Filled, Gone};
-use crate::session::Shared;
+use crate::session::Lane;
 
 /// A stream was ended by a reset or with its session. Travels inside [`io::Error`]; find it again with
 /// [`StreamError::find`].
@@ -68,13 +69,13 @@ impl Drop for Stream {
 /// Keeps the stream's row: it lives as long as the stream or any watcher of it.
 #[derive(Debug)]
 struct Handle {
-    shared: Arc<Shared>,
+    lane: Arc<Lane>,
     id: u32,
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.with(|mux, wake| mux.release(self.id, wake));
+        self.lane.with(|mux, wake| mux.release(self.id, wake));
     }
 }
 
@@ -88,35 +89,35 @@ impl Watch {
     /// Whether the peer has confirmed that the upstream is connected. Until then nothing has reached it.
     #[must_use]
     pub fn is_opened(&self) -> bool {
-        self.handle.shared.with(|mux, _| mux.is_opened(self.handle.id))
+        self.handle.lane.with(|mux, _| mux.is_opened(self.handle.id))
     }
 
     /// Waits until the upstream is connected or the stream has ended. One waiter at a time. Cancel safe.
     pub async fn opened(&self) {
-        poll_fn(|cx| self.handle.shared.with(|mux, _| mux.poll_opened(self.handle.id, cx.waker()))).await;
+        poll_fn(|cx| self.handle.lane.with(|mux, _| mux.poll_opened(self.handle.id, cx.waker()))).await;
     }
 
     /// Bytes it has received in all.
     #[must_use]
     pub fn received(&self) -> u64 {
-        self.handle.shared.with(|mux, _| mux.received(self.handle.id))
+        self.handle.lane.with(|mux, _| mux.received(self.handle.id))
     }
 
     /// How the stream was ended, if it was reset or its session has ended.
     #[must_use]
     pub fn end(&self) -> Option<Reason> {
-        self.handle.shared.with(|mux, _| mux.gone(self.handle.id)).map(Gone::reason)
+        self.handle.lane.with(|mux, _| mux.gone(self.handle.id)).map(Gone::reason)
     }
 
     /// Ends both directions at once.
     pub fn reset(&self, reason: Reason) {
-        self.handle.shared.with(|mux, wake| mux.reset(self.handle.id, reason, wake));
+        self.handle.lane.with(|mux, wake| mux.reset(self.handle.id, reason, wake));
     }
 }
 
 impl Stream {
-    pub(crate) fn new(shared: Arc<Shared>, id: u32) -> Self {
-        Self { handle: Arc::new(Handle { shared, id }), pending: BytesMut::new() }
+    pub(crate) fn new(lane: Arc<Lane>, id: u32) -> Self {
+        Self { handle: Arc::new(Handle { lane, id }), pending: BytesMut::new() }
     }
 
     /// The stream's number in its session, for logs.
@@ -133,12 +134,12 @@ impl Stream {
 
     /// Tells the opener that the upstream is connected.
     pub fn confirm(&self) {
-        self.handle.shared.with(|mux, _| mux.confirm(self.handle.id));
+        self.handle.lane.with(|mux, _| mux.confirm(self.handle.id));
     }
 
     /// Ends both directions at once; what the peer has not read yet is lost.
     pub fn reset(&self, reason: Reason) {
-        self.handle.shared.with(|mux, wake| mux.reset(self.handle.id, reason, wake));
+        self.handle.lane.with(|mux, wake| mux.reset(self.handle.id, reason, wake));
     }
 
     /// The next bytes as they arrived; `None` at the end of the stream. Cancel safe.
@@ -167,14 +168,28 @@ impl Stream {
         Poll::Ready(Ok((!chunk.is_empty()).then_some(chunk)))
     }
 
+    /// Adds what has arrived to `pieces`, up to a bound; nothing at the end of the stream.
+    pub(crate) fn poll_read_chunks(
+        &mut self,
+        cx: &Context<'_>,
+        pieces: &mut VecDeque<Bytes>,
+    ) -> Poll<io::Result<()>> {
+        if !self.pending.is_empty() {
+            pieces.push_back(std::mem::take(&mut self.pending).freeze());
+            return Poll::Ready(Ok(()));
+        }
+        let read = self.handle.lane.with(|mux, _| mux.poll_read_pieces(self.handle.id, cx.waker(), pieces));
+        Poll::Ready(ready!(read).map_err(io::Error::from))
+    }
+
     /// Waits until the stream is reset or its session ends; for whoever has read to the end of its input or cannot
     /// read on.
     pub(crate) fn poll_gone(&self, cx: &Context<'_>) -> Poll<Reason> {
-        self.handle.shared.with(|mux, _| mux.poll_gone(self.handle.id, cx.waker())).map(Gone::reason)
+        self.handle.lane.with(|mux, _| mux.poll_gone(self.handle.id, cx.waker())).map(Gone::reason)
     }
 
     fn poll_pending(&mut self, cx: &Context<'_>) -> Poll<io::Result<()>> {
-        self.pending = ready!(self.handle.shared.with(|mux, _| mux.poll_read(self.handle.id, cx.waker())))?;
+        self.pending = ready!(self.handle.lane.with(|mux, _| mux.poll_read(self.handle.id, cx.waker())))?;
         Poll::Ready(Ok(()))
     }
 
@@ -184,12 +199,12 @@ impl Stream {
         source: &mut R,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Filled>> {
-        let filled = ready!(self.handle.shared.with(|mux, _| mux.poll_fill(self.handle.id, source, cx)));
+        let filled = ready!(self.handle.lane.with(|mux, _| mux.poll_fill(self.handle.id, source, cx)));
         Poll::Ready(filled.map_err(io::Error::from))
     }
 
     fn poll_write_slices(&self, cx: &Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        match self.handle.shared.with(|mux, _| mux.poll_write(self.handle.id, bufs, cx.waker())) {
+        match self.handle.lane.with(|mux, _| mux.poll_write(self.handle.id, bufs, cx.waker())) {
             Poll::Ready(Err(Gone::Local(Reason::Done))) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             Poll::Ready(result) => Poll::Ready(result.map_err(io::Error::from)),
             Poll::Pending => Poll::Pending,
@@ -241,7 +256,7 @@ impl AsyncWrite for Stream {
 
     /// Ends this direction; the other one goes on.
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.handle.shared.with(|mux, _| mux.finish(self.handle.id));
+        self.handle.lane.with(|mux, _| mux.finish(self.handle.id));
         Poll::Ready(Ok(()))
     }
 }

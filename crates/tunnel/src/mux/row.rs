@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 
-use super::writing::{FIRST_READ, QUANTUM, ROUND_ALONE};
+use super::writing::{FIRST_READ, QUANTUM};
 use super::{Gone, INITIAL_WINDOW};
 
 /// Payloads from here on are handed to the reader without a copy.
-const LARGE: usize = QUANTUM;
+const LARGE: usize = 16 * 1024;
 /// Room for small payloads that pile up.
 const SMALL_PIECES: usize = 4 * 1024;
 
@@ -94,7 +94,7 @@ impl Row {
     /// Notes that a read from a source has brought so much.
     pub(super) const fn read(&mut self, len: usize) {
         if len >= self.next_read {
-            self.next_read = if len >= ROUND_ALONE / 2 { ROUND_ALONE } else { len * 2 };
+            self.next_read = if len >= QUANTUM / 2 { QUANTUM } else { len * 2 };
         } else if len < self.next_read / 4 && self.next_read > FIRST_READ {
             self.next_read /= 2;
         }

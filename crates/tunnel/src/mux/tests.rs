@@ -11,7 +11,7 @@ use adit_proto::names::HostPattern;
 use adit_proto::reason::Reason;
 use bytes::{Buf as _, BytesMut};
 
-use super::writing::{QUANTUM, ROUND_ALONE};
+use super::writing::QUANTUM;
 use super::{Gone, Mux, Side, Violation};
 
 fn header() -> StreamHeader {
@@ -154,7 +154,7 @@ fn a_bulk_stream_delays_a_small_one_by_one_round_at_most() {
     let bulk = open(&mut gateway, &mut agent);
     let small = open(&mut gateway, &mut agent);
     let chunk = vec![1; limits::MAX_DATA_PAYLOAD];
-    assert_eq!(write(&mut gateway, bulk, &chunk), ROUND_ALONE);
+    assert_eq!(write(&mut gateway, bulk, &chunk), QUANTUM);
     assert_eq!(write(&mut gateway, bulk, &chunk), 0, "the round is full for the bulk stream");
     assert_eq!(write(&mut gateway, small, b"ping"), 4, "but not for the small one");
     deliver(&mut gateway, &mut agent, usize::MAX).unwrap();
@@ -178,7 +178,7 @@ fn bulk_streams_share_a_round_evenly() {
         deliver(&mut agent, &mut gateway, usize::MAX).unwrap();
     }
     let (least, most) = (got.iter().min().unwrap(), got.iter().max().unwrap());
-    assert!(*least > 0 && most - least <= ROUND_ALONE, "{got:?}");
+    assert!(*least > 0 && most - least <= QUANTUM, "{got:?}");
 }
 
 #[test]

@@ -13,10 +13,8 @@ use tokio_util::io::poll_read_buf;
 
 use super::{Gone, Mux, replace_waker};
 
-/// Bytes one stream may put into a round in which others write too.
-pub(crate) const QUANTUM: usize = 16 * 1024;
-/// Bytes one stream may put into a round that it has to itself.
-pub(crate) const ROUND_ALONE: usize = 64 * 1024;
+/// Bytes one stream may put into a round.
+pub(crate) const QUANTUM: usize = 64 * 1024;
 /// A round takes no more data frames beyond this size; control frames always fit.
 pub(super) const ROUND_FULL: usize = 256 * 1024;
 /// Room for the first read from a source. One that fills its room gets twice as much the next time.
@@ -99,11 +97,7 @@ impl Mux {
             row.round = self.round;
             row.in_round = 0;
         }
-        let alone = !self.contended
-            && self.round_owner.is_none_or(|owner| owner == id)
-            && self.waiting.iter().all(|&waiting| waiting == id);
-        let share = if alone { ROUND_ALONE } else { QUANTUM };
-        let room = if self.out.len() >= ROUND_FULL { 0 } else { share.saturating_sub(row.in_round) };
+        let room = if self.out.len() >= ROUND_FULL { 0 } else { QUANTUM - row.in_round };
         let credit = usize::try_from(row.send_credit).unwrap_or(usize::MAX);
         let n = wanted.min(room).min(credit);
         if n == 0 {
@@ -123,8 +117,6 @@ impl Mux {
             row.in_round += n;
             row.send_credit -= u32::try_from(n).unwrap_or(u32::MAX);
         }
-        // The first writer owns the round; a second one ends that for good (0 is no stream's id).
-        self.round_owner = Some(if self.round_owner.is_none_or(|owner| owner == id) { id } else { 0 });
         self.asks = true;
         self.wake_driver();
     }
@@ -144,8 +136,6 @@ impl Mux {
     pub(crate) fn take_round(&mut self, spare: Round, wake: &mut Vec<Waker>) -> Round {
         debug_assert!(spare.is_empty());
         self.round += 1;
-        let owner = self.round_owner.take();
-        self.contended = owner == Some(0) || self.waiting.iter().any(|&waiting| Some(waiting) != owner);
         for id in self.waiting.drain(..) {
             if let Some(row) = self.rows.get_mut(&id) {
                 wake.extend(row.writer.take());

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 use tokio_util::io::poll_read_buf;
 
-use super::Shared;
+use super::lane::{Lane, LaneGuard};
 use crate::keepalive::{Action, Keepalive, Patience};
 use crate::mux::Violation;
 
@@ -32,7 +32,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 struct Driver<IO> {
     io: IO,
-    shared: Arc<Shared>,
+    lane: Arc<Lane>,
     input: BytesMut,
     /// The round on its way out.
     output: BytesMut,
@@ -55,15 +55,15 @@ enum End {
     Lost(Reason),
 }
 
-/// Moves a session's bytes until it ends, then tells every stream. `_guard` closes the session even when this task
-/// is cancelled before it first runs.
-pub(super) async fn drive<IO>(io: IO, shared: Arc<Shared>, patience: Patience, _guard: CloseOnDrop)
+/// Moves a lane's bytes until it ends, then tells every stream. The guard closes the lane even when this task is
+/// cancelled before it first runs.
+pub(super) async fn drive<IO>(io: IO, patience: Patience, guard: LaneGuard)
 where
     IO: AsyncRead + AsyncWrite + Send + Unpin,
 {
     let mut driver = Driver {
         io,
-        shared,
+        lane: Arc::clone(&guard.lane),
         input: BytesMut::new(),
         output: BytesMut::new(),
         written: 0,
@@ -74,26 +74,16 @@ where
         started: Instant::now(),
     };
     // The first probe measures the round trip, which is what windows grow by.
-    driver.shared.with(|mux, _| mux.probe());
+    driver.lane.with(|mux, _| mux.probe());
     let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
     let end = poll_fn(|cx| driver.poll(cx, timer.as_mut())).await;
     match end {
-        End::Lost(reason) => driver.shared.with(|mux, wake| mux.close(reason, wake)),
+        End::Lost(reason) => driver.lane.with(|mux, wake| mux.close(reason, wake)),
         End::Closed => {
             // Resets and the like that are still queued reach the peer if it listens at all.
             let farewell = poll_fn(|cx| driver.poll_farewell(cx));
             drop(tokio::time::timeout(FAREWELL, farewell).await);
         }
-    }
-}
-
-/// A driver that is cancelled (its scope ended) must not leave streams waiting for ever.
-#[derive(Debug)]
-pub(super) struct CloseOnDrop(pub(super) Arc<Shared>);
-
-impl Drop for CloseOnDrop {
-    fn drop(&mut self) {
-        self.0.with(|mux, wake| mux.close(Reason::AgentLost, wake));
     }
 }
 
@@ -115,7 +105,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 tracing::debug!(%error, "session lost while writing");
                 return Poll::Ready(End::Lost(Reason::AgentLost));
             }
-            if self.shared.with(|mux, _| mux.closed()).is_some() {
+            if self.lane.with(|mux, _| mux.closed()).is_some() {
                 return Poll::Ready(End::Closed);
             }
             if more_to_read {
@@ -137,8 +127,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 Action::Dead => return Poll::Ready(true),
                 Action::Probe => {
                     self.keepalive.probed(now);
-                    self.shared.with(|mux, _| {
+                    self.lane.with(|mux, _| {
                         mux.set_now(now);
+                        mux.set_late(true);
                         mux.probe();
                     });
                     return Poll::Ready(false);
@@ -159,7 +150,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     /// Reads and feeds until nothing is left. Ok(true): there may be more.
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Result<bool, Reason> {
         for _ in 0..READS_PER_TURN {
-            if self.shared.with(|mux, _| mux.is_backed_up()) {
+            if self.lane.with(|mux, _| mux.is_backed_up()) {
                 return Ok(false);
             }
             match self.poll_fill(cx) {
@@ -171,7 +162,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 }
                 // A transport that was ended properly has brought everything; what was announced holds.
                 Poll::Ready(Ok(0)) => {
-                    let announced = self.shared.with(|mux, _| mux.draining());
+                    let announced = self.lane.with(|mux, _| mux.draining());
                     return Err(announced.unwrap_or(Reason::AgentLost));
                 }
                 Poll::Ready(Ok(n)) => {
@@ -185,8 +176,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 }
             }
             let now = self.now();
-            let fed = self.shared.with(|mux, wake| {
+            let fed = self.lane.with(|mux, wake| {
                 mux.set_now(now);
+                mux.set_late(false);
                 mux.feed(&mut self.input, wake)
             });
             fed.map_err(|violation: Violation| {
@@ -208,7 +200,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     /// and one TLS record carry them all. When nobody is ready this costs nothing but a second look.
     fn poll_gather(&mut self, cx: &Context<'_>) -> Poll<()> {
         let gathered = std::mem::take(&mut self.gathered);
-        if gathered || self.written < self.output.len() || !self.shared.with(|mux, _| mux.has_output()) {
+        if gathered || self.written < self.output.len() || !self.lane.with(|mux, _| mux.has_output()) {
             return Poll::Ready(());
         }
         self.gathered = true;
@@ -231,7 +223,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                         // What is stuck waits for the peer as much as what is out.
                         let now = self.now();
                         self.keepalive.sent(now);
-                        self.shared.with(|mux, _| mux.set_driver(cx.waker()));
+                        self.lane.with(|mux, _| mux.set_driver(cx.waker()));
                         return Ok(());
                     }
                 }
@@ -240,7 +232,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             let mut spare = if self.is_quiet() { BytesMut::new() } else { std::mem::take(&mut self.output) };
             spare.clear();
             self.written = 0;
-            let round = self.shared.with(|mux, wake| {
+            let round = self.lane.with(|mux, wake| {
                 if mux.has_output() {
                     return Ok((mux.take_asks(), mux.take_round(spare, wake)));
                 }

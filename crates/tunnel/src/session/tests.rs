@@ -18,6 +18,8 @@ use super::{Session, Side, StreamError};
 use crate::relay::{Meter, Terms, relay};
 use crate::scope::Scope;
 
+mod lanes;
+
 const TERMS: Terms = Terms { lost: Reason::UpstreamClosed, patience: Some(Duration::from_secs(60)) };
 
 struct NoMeter;

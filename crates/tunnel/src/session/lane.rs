@@ -1,0 +1,226 @@
+//! The lanes of a session: each is one connection with a driver of its own.
+
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+use adit_proto::header::StreamHeader;
+use adit_proto::reason::Reason;
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::mux::{Mux, Side};
+
+/// Lanes one session may have.
+pub(super) const MAX_LANES: usize = 8;
+
+/// One connection's streams: what the handles and the driver share. The lock is held for memory moves and for reads
+/// that do not wait, never across an await.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    mux: Mutex<Mux>,
+}
+
+impl Lane {
+    /// Runs `f` on the streams' state and wakes whoever it says afterwards, outside the lock.
+    pub(crate) fn with<T>(&self, f: impl FnOnce(&mut Mux, &mut Vec<Waker>) -> T) -> T {
+        let mut wake = Vec::new();
+        let value = f(&mut self.mux.lock(), &mut wake);
+        for waker in wake {
+            waker.wake();
+        }
+        value
+    }
+}
+
+/// All lanes of a session. Its lock is taken before a lane's, never while one is held.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    side: Side,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    up: Vec<Arc<Lane>>,
+    /// Why the session has ended, once it has.
+    end: Option<Reason>,
+    /// Woken when a lane comes or goes.
+    watchers: Vec<Waker>,
+}
+
+impl Lanes {
+    pub(super) fn new(side: Side) -> Self {
+        Self { side, state: Mutex::default() }
+    }
+
+    pub(super) const fn side(&self) -> Side {
+        self.side
+    }
+
+    /// Adds a lane whose first bytes are `prelude`.
+    ///
+    /// # Errors
+    /// Why there can be no further lane.
+    pub(super) fn add(self: &Arc<Self>, prelude: &[u8]) -> Result<LaneGuard, Reason> {
+        let state = self.state.lock();
+        let leaving = || state.up.iter().find_map(|lane| lane.with(|mux, _| mux.leaving()));
+        if let Some(reason) = state.end.or_else(leaving) {
+            return Err(reason);
+        }
+        if state.up.len() >= MAX_LANES {
+            return Err(Reason::Overloaded);
+        }
+        Ok(self.push(state, prelude))
+    }
+
+    /// Adds the first lane.
+    pub(super) fn first(self: &Arc<Self>, prelude: &[u8]) -> LaneGuard {
+        self.push(self.state.lock(), prelude)
+    }
+
+    fn push(self: &Arc<Self>, mut state: MutexGuard<'_, State>, prelude: &[u8]) -> LaneGuard {
+        let mut mux = Mux::new(self.side);
+        mux.begin_with(prelude);
+        let lane = Arc::new(Lane { mux: Mutex::new(mux) });
+        state.up.push(Arc::clone(&lane));
+        let watchers = std::mem::take(&mut state.watchers);
+        drop(state);
+        watchers.into_iter().for_each(Waker::wake);
+        LaneGuard { lanes: Arc::clone(self), lane }
+    }
+
+    /// Takes a lane out. The session ends with its last one, for the same reason.
+    fn remove(&self, gone: &Arc<Lane>) {
+        let mut state = self.state.lock();
+        state.up.retain(|lane| !Arc::ptr_eq(lane, gone));
+        if state.up.is_empty() && state.end.is_none() {
+            state.end = gone.with(|mux, _| mux.closed());
+        }
+        let watchers = std::mem::take(&mut state.watchers);
+        drop(state);
+        watchers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Opens a stream on the first lane that has little to write, so that small streams share rounds, or else on the
+    /// one that has least.
+    pub(super) fn open(&self, header: &StreamHeader) -> Result<(Arc<Lane>, u32), Reason> {
+        let state = self.state.lock();
+        if let Some(reason) = state.end {
+            return Err(reason);
+        }
+        let best = match state.up.as_slice() {
+            [only] => Some(only),
+            lanes => lanes.iter().min_by_key(|lane| lane.with(|mux, _| mux.load())),
+        };
+        let Some(lane) = best else { return Err(Reason::AgentLost) };
+        let id = lane.with(|mux, _| mux.open(header))?;
+        Ok((Arc::clone(lane), id))
+    }
+
+    /// The next stream the peer has opened on any lane; `None` once the session has ended.
+    pub(super) fn poll_accept(&self, waker: &Waker) -> Poll<Option<(Arc<Lane>, u32, StreamHeader)>> {
+        let mut state = self.state.lock();
+        for lane in &state.up {
+            if let Poll::Ready(Some((id, header))) = lane.with(|mux, _| mux.poll_accept(waker)) {
+                return Poll::Ready(Some((Arc::clone(lane), id, header)));
+            }
+        }
+        if state.end.is_some() {
+            return Poll::Ready(None);
+        }
+        state.watch(waker);
+        Poll::Pending
+    }
+
+    /// Calls `waker` when something about the session changes: a lane comes, goes, drains or has no streams left.
+    pub(super) fn watch(&self, waker: &Waker) {
+        let mut state = self.state.lock();
+        state.watch(waker);
+        for lane in &state.up {
+            lane.with(|mux, _| mux.watch(waker));
+        }
+    }
+
+    /// Ends the session; all that is left to do is each lane's last words.
+    pub(super) fn close(&self, reason: Reason) {
+        let mut state = self.state.lock();
+        state.end.get_or_insert(reason);
+        for lane in &state.up {
+            lane.with(|mux, wake| {
+                mux.go_away(reason);
+                mux.close(reason, wake);
+            });
+        }
+        let watchers = std::mem::take(&mut state.watchers);
+        drop(state);
+        watchers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Why the session has ended, if it has.
+    pub(super) fn end(&self) -> Option<Reason> {
+        let state = self.state.lock();
+        if state.end.is_some() {
+            return state.end;
+        }
+        // A lane that is lost is taken out a moment later.
+        let mut last = None;
+        for lane in &state.up {
+            last = Some(lane.with(|mux, _| mux.closed())?);
+        }
+        last
+    }
+
+    /// Runs `f` on every lane that stands.
+    pub(super) fn each<T>(&self, mut f: impl FnMut(&Arc<Lane>, &mut Mux) -> T) -> Vec<T> {
+        let state = self.state.lock();
+        state.up.iter().map(|lane| lane.with(|mux, _| f(lane, mux))).collect()
+    }
+
+    /// Whether `holds` for every lane that stands.
+    pub(super) fn all(&self, holds: impl Fn(&Mux) -> bool) -> bool {
+        self.state.lock().up.iter().all(|lane| lane.with(|mux, _| holds(mux)))
+    }
+
+    /// Why the peer takes no new streams, if it does not.
+    pub(super) fn leaving(&self) -> Option<Reason> {
+        self.state.lock().up.iter().find_map(|lane| lane.with(|mux, _| mux.draining()))
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        let state = self.state.lock();
+        let takes = |lane: &Arc<Lane>| lane.with(|mux, _| mux.closed().is_none() && mux.draining().is_none());
+        state.end.is_none() && state.up.iter().any(takes)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.state.lock().up.len()
+    }
+}
+
+impl State {
+    fn watch(&mut self, waker: &Waker) {
+        if !self.watchers.iter().any(|known| known.will_wake(waker)) {
+            self.watchers.push(waker.clone());
+        }
+    }
+}
+
+/// A lane's place in its session. A driver that is cancelled (its scope ended) must not leave streams waiting for
+/// ever: dropping this closes the lane, however it ended.
+#[derive(Debug)]
+pub(super) struct LaneGuard {
+    lanes: Arc<Lanes>,
+    pub(super) lane: Arc<Lane>,
+}
+
+impl LaneGuard {
+    pub(super) fn side(&self) -> Side {
+        self.lanes.side()
+    }
+}
+
+impl Drop for LaneGuard {
+    fn drop(&mut self) {
+        self.lane.with(|mux, wake| mux.close(Reason::AgentLost, wake));
+        self.lanes.remove(&self.lane);
+    }
+}

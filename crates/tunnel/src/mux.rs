@@ -272,10 +272,11 @@ impl Mux {
     /// Returns credit for what was taken, and more of it if the window turned out to be what limits the sender.
     fn grant(&mut self, id: u32) {
         let Some(row) = self.rows.get_mut(&id) else { return };
-        // Half a window was used up since the last grant. If that took less than a round trip, the sender spends
-        // its time waiting for credit.
+        // A sender that waits for credit gets a window across in a round trip; one that has a whole window taken in
+        // less than two spends its time waiting. Between half a window and all of it was taken since the last grant:
+        // a read takes what is there, and a grant for nearly all of it comes only once in a round trip.
         let took = self.now.saturating_sub(row.granted_at);
-        let is_limit = self.rtt.least.is_some_and(|rtt| took < rtt);
+        let is_limit = self.rtt.least.is_some_and(|rtt| took * (row.recv_window / 2) < rtt * row.taken);
         let mut credit = std::mem::take(&mut row.taken);
         if is_limit && !self.rtt.is_stale(self.now) {
             let room = self.rtt.most_under_way().min(limits::MAX_WINDOW).saturating_sub(row.recv_window);

@@ -1,5 +1,6 @@
 //! Two state machines with a simulated link between them: seeded, no runtime, no real time.
 
+use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -207,6 +208,42 @@ fn a_window_grows_only_while_credit_is_what_limits_the_sender() {
         assert_eq!(window > limits::INITIAL_WINDOW, grows, "{window}");
         assert!(window <= limits::MAX_WINDOW);
     }
+}
+
+#[test]
+fn a_window_grows_too_where_it_is_granted_once_in_a_round_trip() {
+    let (mut gateway, mut agent) = pair();
+    let id = open(&mut gateway, &mut agent);
+    let round_trip = Duration::from_millis(100);
+    agent.probe();
+    deliver(&mut agent, &mut gateway, usize::MAX).unwrap();
+    let mut now = round_trip;
+    agent.set_now(now);
+    deliver(&mut gateway, &mut agent, usize::MAX).unwrap();
+    for _ in 0..5 {
+        // Half of the window less a byte, and the rest of it: one grant for all.
+        let half = limits::INITIAL_WINDOW as usize / 2;
+        for len in [half - 1, half + 1] {
+            let chunk = vec![1; len];
+            let mut sent = 0;
+            while sent < len {
+                let more = write(&mut gateway, id, &chunk[sent..]);
+                deliver(&mut gateway, &mut agent, usize::MAX).unwrap();
+                sent += more;
+                if more == 0 {
+                    break;
+                }
+            }
+        }
+        // Later by more than the round trip, as it is with anything to do besides.
+        now += round_trip + Duration::from_millis(1);
+        agent.set_now(now);
+        let mut pieces = VecDeque::new();
+        while agent.poll_read_pieces(id, noop(), &mut pieces).is_ready() {}
+        assert!(!pieces.is_empty());
+        deliver(&mut agent, &mut gateway, usize::MAX).unwrap();
+    }
+    assert!(agent.rows[&id].recv_window > limits::INITIAL_WINDOW, "{}", agent.rows[&id].recv_window);
 }
 
 #[test]

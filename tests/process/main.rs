@@ -12,6 +12,7 @@
 mod support;
 
 mod bulk;
+mod chaos;
 mod clients;
 mod command_line;
 
@@ -23,4 +24,5 @@ mod metrics;
 mod proxies;
 mod quickstart;
 mod readiness;
+mod soak;
 mod walkthrough;

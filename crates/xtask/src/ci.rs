@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::{bench, checks, deny, docs, setup, tidy};
+use crate::{bench, checks, churn, deny, docs, setup, tidy};
 
 type Step = (&'static str, fn() -> Result<()>);
 
@@ -18,6 +18,7 @@ const STEPS: &[Step] = &[
     ("doc", || checks::doc(&[])),
     ("deny", || deny::run(&[])),
     ("test", || checks::test(&[])),
+    ("soak", || churn::soak(&["--minutes".to_owned(), "2".to_owned()])),
     // No figure of it is judged: it shows that every scenario still runs.
     ("bench --quick", || bench::run(&["--quick".to_owned()])),
 ];

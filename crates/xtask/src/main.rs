@@ -11,6 +11,7 @@
 
 mod bench;
 mod checks;
+mod churn;
 mod ci;
 mod deny;
 mod docs;
@@ -96,6 +97,18 @@ const TASKS: &[Task] = &[
         usage: "[--seeds N] [--first N] [--seed N]",
         about: "sessions in a simulated network: many seeds, or one told in detail",
         run: sim::run,
+    },
+    Task {
+        name: "chaos",
+        usage: "",
+        about: "the real binary on a bad network that is also gone for five minutes",
+        run: churn::chaos,
+    },
+    Task {
+        name: "soak",
+        usage: "[--minutes N]",
+        about: "an hour of churn: nothing wrong, nothing twice, nothing grows",
+        run: churn::soak,
     },
     Task {
         name: "bench",

@@ -185,6 +185,11 @@ impl Connection {
         self.reader.get_mut()
     }
 
+    /// What comes behind a head that ends HTTP on this connection.
+    pub(crate) fn raw(&mut self) -> &mut impl Read {
+        &mut self.reader
+    }
+
     /// Gives what follows this much time.
     pub(crate) fn within(&mut self, deadline: Duration) -> &mut Self {
         self.reader.get_mut().until = Instant::now() + deadline;

@@ -1,5 +1,6 @@
 //! A service behind an agent, in this process: small, on raw sockets, one thread a connection.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -38,27 +39,32 @@ pub(crate) struct Upstream {
     addr: SocketAddr,
     gate: Arc<Gate>,
     is_over: Arc<AtomicBool>,
+    /// How often each path under `/once/` was posted to.
+    posts: Arc<Mutex<BTreeMap<String, usize>>>,
 }
 
 impl Upstream {
     /// Starts it. It serves
     /// `GET /hello`; `POST /echo`; `POST /digest` (length and SHA-256 of the body); `GET /bytes/N` (a stream of N
-    /// bytes); `GET /slow` (a body whose second half waits for a step); `GET /events` (server-sent events, each
+    /// bytes); `POST /once/…` (as `/digest`, and counted by path); `GET /raw` (an upgrade to a connection that echoes);
+    /// `GET /slow` (a body whose second half waits for a step); `GET /events` (server-sent events, each
     /// waits for a step); everything else is 404.
     pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let (gate, is_over) = (Arc::new(Gate::default()), Arc::new(AtomicBool::new(false)));
-        let upstream = Self { addr, gate: Arc::clone(&gate), is_over: Arc::clone(&is_over) };
+        let posts = Arc::default();
+        let upstream =
+            Self { addr, gate: Arc::clone(&gate), is_over: Arc::clone(&is_over), posts: Arc::clone(&posts) };
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 if is_over.load(Ordering::Relaxed) {
                     return;
                 }
                 let Ok(stream) = stream else { continue };
-                let gate = Arc::clone(&gate);
+                let (gate, posts) = (Arc::clone(&gate), Arc::clone(&posts));
                 // A client that leaves ends its connection and nothing else.
-                std::thread::spawn(move || drop(connection(stream, &gate)));
+                std::thread::spawn(move || drop(connection(stream, &gate, &posts)));
             }
         });
         upstream
@@ -67,6 +73,11 @@ impl Upstream {
     /// As `--upstream` and agent.yaml write it.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.addr)
+    }
+
+    /// How often each path under `/once/` was posted to.
+    pub(crate) fn posts(&self) -> BTreeMap<String, usize> {
+        self.posts.lock().clone()
     }
 
     /// Lets waiting responses take this many steps more.
@@ -83,7 +94,7 @@ impl Drop for Upstream {
     }
 }
 
-fn connection(stream: TcpStream, gate: &Gate) -> io::Result<()> {
+fn connection(stream: TcpStream, gate: &Gate, posts: &Mutex<BTreeMap<String, usize>>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut writer = stream.try_clone()?;
     let mut reader = BufReader::with_capacity(256 * 1024, stream);
@@ -104,6 +115,17 @@ fn connection(stream: TcpStream, gate: &Gate) -> io::Result<()> {
             ("POST", "/digest") => {
                 let digest = data::digest(&mut body)?;
                 answer(&mut writer, "200 OK", digest.as_bytes())?;
+            }
+            ("POST", path) if path.starts_with("/once/") => {
+                *posts.lock().entry(path.to_owned()).or_default() += 1;
+                let digest = data::digest(&mut body)?;
+                answer(&mut writer, "200 OK", digest.as_bytes())?;
+            }
+            ("GET", "/raw") => {
+                writer.write_all(
+                    b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: raw\r\n\r\n",
+                )?;
+                return echo(&mut reader, &mut writer);
             }
             ("GET", "/slow") => {
                 writer.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\nfirst ")?;
@@ -126,6 +148,17 @@ fn connection(stream: TcpStream, gate: &Gate) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn echo(reader: &mut impl Read, writer: &mut impl Write) -> io::Result<()> {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let count = reader.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(());
+        }
+        writer.write_all(&buffer[..count])?;
+    }
 }
 
 /// Passes on everything a reader has.

@@ -23,3 +23,9 @@ pub(crate) fn until<T>(what: &str, deadline: Duration, mut look: impl FnMut() ->
 pub(crate) fn pause() {
     std::thread::park_timeout(Duration::from_millis(15));
 }
+
+/// So many seconds as the environment says under this name, or else this much time.
+#[expect(clippy::disallowed_methods, reason = "commands tell a test by the environment how long it may take")]
+pub(crate) fn time(name: &str, otherwise: Duration) -> Duration {
+    std::env::var(name).map_or(otherwise, |text| Duration::from_secs(text.parse().unwrap()))
+}

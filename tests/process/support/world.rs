@@ -39,6 +39,14 @@ impl World {
         world
     }
 
+    /// Another folder with the token of this one.
+    pub(crate) fn another(&self) -> Self {
+        let folder = tempfile::Builder::new().prefix("adit-process-").tempdir().unwrap();
+        let world = Self { folder, token: self.token.clone() };
+        world.write("token", &format!("{}\n", world.token));
+        world
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

@@ -18,6 +18,7 @@ mod command_line;
 
 mod drain;
 mod generate;
+mod handover;
 mod kills;
 mod metrics;
 

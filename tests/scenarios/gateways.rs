@@ -82,6 +82,20 @@ async fn two_names_of_one_gateway_are_two_sessions_that_leave_each_other_alone()
     within("the drain", agent.drain()).await;
 }
 
+#[tokio::test]
+async fn a_name_with_several_addresses_is_several_sessions() {
+    let addresses: std::collections::BTreeSet<_> =
+        tokio::net::lookup_host("localhost:1").await.unwrap().map(|address| address.ip()).collect();
+    let world = World::new().gateway(|config| config.control.listen = "[::]:0".parse().unwrap()).run().await;
+    let agent = world
+        .start_agent(&AgentPlan::new().offer("a.example", "http_status:204").at_each_address_of("localhost"))
+        .await;
+    world.agents_become(addresses.len()).await;
+    assert_eq!(world.get("a.example", "/").await.status(), 204);
+    within("the drain", agent.drain()).await;
+    world.agents_become(0).await;
+}
+
 /// Another address of the same listener.
 async fn forwarded(scope: &Scope, to: std::net::SocketAddr) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -41,7 +41,7 @@ async fn agents_reach_their_gateway_through_either_kind_of_proxy_by_every_transp
 /// What a dial by way of this proxy comes to, in words, with every cause.
 async fn said(proxy: &str, host: &str) -> (DialError, String) {
     let proxy = proxy.parse().unwrap();
-    let route = Route { host, port: 8123, proxy: Some(&proxy) };
+    let route = Route { host, port: 8123, address: None, proxy: Some(&proxy) };
     let error = within("the dial", route.connect()).await.unwrap_err();
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(&error);
@@ -108,7 +108,7 @@ async fn the_proxy_resolves_the_name_and_the_first_bytes_behind_its_consent_are_
     let proxy = Proxy::start(Manner::SpeaksFor(b"first words")).await;
     for (scheme, host) in [("http", "gateway.test"), ("socks5", "gateway.test"), ("socks5", "192.0.2.1")] {
         let through = proxy.url(scheme, "").parse().unwrap();
-        let route = Route { host, port: 8123, proxy: Some(&through) };
+        let route = Route { host, port: 8123, address: None, proxy: Some(&through) };
         let mut tcp = within("the dial", route.connect()).await.unwrap();
         let mut words = [0; 11];
         within("the gateway's words", tcp.read_exact(&mut words)).await.unwrap();

@@ -14,7 +14,7 @@ use adit_tunnel::scope::Scope;
 use adit_tunnel::session::{Session, Side};
 use adit_tunnel::transport::DialError;
 use adit_tunnel::watchdog::Progress;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::board::{Place, State};
@@ -43,8 +43,10 @@ pub(crate) struct Keeper {
     pub(crate) exposed: Arc<Exposed>,
     pub(crate) observe: GatewayCounters,
     pub(crate) place: Place,
-    /// Counts the sessions of this instance; goes on when the loop is started anew.
-    pub(crate) generation: AtomicU64,
+    /// Counts the sessions of this process.
+    pub(crate) generation: Arc<AtomicU64>,
+    /// Told when a session has ended or could not be opened.
+    pub(crate) failed: Arc<Notify>,
     /// By when the loop will have got on, for whoever watches it.
     pub(crate) progress: Progress,
     /// The link is wanted. When it is not any more, its session stays until it ends.
@@ -117,6 +119,7 @@ impl Keeper {
                     }
                 }
             }
+            self.failed.notify_one();
             let pause = backoff.next_pause() + extra;
             self.progress.expect_within(pause + SLACK);
             let mut awoken = self.awoken.clone();

@@ -1,6 +1,9 @@
 //! How one gateway is reached: which transports, and with what TLS. Knows nothing of sessions.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +20,17 @@ use crate::observe::Observe;
 /// How long TCP, a proxy, TLS and the WebSocket upgrade may take together.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a name may take to be looked up.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Addresses of one name that get a session each.
+const MAX_ADDRESSES: usize = 16;
+
 /// Reaches one gateway, again and again. One for each gateway, because what it learns belongs to that one.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Dialer {
     gateway: GatewayUrl,
+    /// The one of its addresses to go to; `None`: whichever answers first.
+    address: Option<IpAddr>,
     proxy: Option<Proxy>,
     framing: Framing,
     tls: Arc<ClientConfig>,
@@ -68,7 +78,32 @@ impl Dialer {
             Transport::WebSocket => Framing::WebSocket,
         };
         let tls = tls::session_client(&trust, framing.alpn())?;
-        Ok(Self { gateway, proxy, framing, tls, observe })
+        Ok(Self { gateway, address: None, proxy, framing, tls, observe })
+    }
+
+    /// One that goes to this address of the same gateway.
+    pub(crate) fn to(&self, address: IpAddr) -> Self {
+        Self { address: Some(address), ..self.clone() }
+    }
+
+    /// Whether the gateway's addresses are looked up here: it has a name, and no proxy stands between.
+    pub(crate) fn resolves(&self) -> bool {
+        self.proxy.is_none() && self.gateway.host.parse::<IpAddr>().is_err()
+    }
+
+    /// The gateway's addresses now, at most [`MAX_ADDRESSES`]. Cancel safe.
+    ///
+    /// # Errors
+    /// What the system said, or that it said nothing in time.
+    pub(crate) async fn addresses(&self) -> io::Result<BTreeSet<IpAddr>> {
+        let lookup = tokio::net::lookup_host((self.gateway.host.as_str(), self.gateway.port));
+        let found = tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await??;
+        Ok(found
+            .map(|address| address.ip())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .take(MAX_ADDRESSES)
+            .collect())
     }
 
     /// Connects, once. Cancel safe: a dropped dial leaves nothing behind.
@@ -77,7 +112,7 @@ impl Dialer {
     /// [`DialError`] says which step failed.
     pub(crate) async fn dial(&self) -> Result<Dialled, DialError> {
         let GatewayUrl { host, port, transport: _ } = &self.gateway;
-        let route = Route { host, port: *port, proxy: self.proxy.as_ref() };
+        let route = Route { host, port: *port, address: self.address, proxy: self.proxy.as_ref() };
         let transport::Dialled { io, exporter, handshake } =
             transport::dial(route, &self.tls, self.framing, DIAL_TIMEOUT).await?;
         let carrier = Carrier { transport: io.label(), tls: handshake };
@@ -90,6 +125,9 @@ impl Dialer {
 impl fmt::Display for Dialer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.gateway.fmt(f)?;
+        if let Some(address) = self.address {
+            write!(f, " at {address}")?;
+        }
         self.proxy.as_ref().map_or(Ok(()), |proxy| write!(f, " by way of {proxy}"))
     }
 }

@@ -1,19 +1,27 @@
 //! One link for each gateway: each has its own loop, its own pauses and its own place on the board.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use adit_proto::names::InstanceId;
 use adit_tunnel::proof::TokenKey;
 use adit_tunnel::scope::Scope;
 use adit_tunnel::watchdog::{Progress, supervise};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::board::Board;
 use crate::connect::Keeper;
 use crate::dial::Dialer;
 use crate::expose::Exposed;
 use crate::observe::Observe;
+
+/// How often the addresses of a name are looked up while nothing fails.
+const LOOKUP_INTERVAL: Duration = Duration::from_secs(30);
+/// Shortest time between two lookups, however often something fails.
+const LOOKUP_PAUSE: Duration = Duration::from_secs(1);
 
 /// What all links of an agent share.
 pub(crate) struct Links {
@@ -24,22 +32,78 @@ pub(crate) struct Links {
     pub(crate) observe: Observe,
     pub(crate) board: Board,
     pub(crate) sessions: Scope,
+    /// Counts the sessions of this process.
+    pub(crate) generation: Arc<AtomicU64>,
     /// Ticks when the clock has jumped.
-    pub(crate) awoken: watch::Sender<()>,
+    pub(crate) awoken: watch::Receiver<()>,
 }
 
 impl Links {
-    /// Keeps a session to each of these gateways, in tasks of `scope`.
-    pub(crate) fn keep(&self, gateways: Vec<(Arc<str>, Dialer)>, scope: &Scope) {
+    /// Keeps a session to each of these gateways, or to each of their addresses, in tasks of `scope`.
+    pub(crate) fn keep(self, gateways: Vec<(Arc<str>, Dialer)>, each_address: bool, scope: &Scope) {
+        let links = Arc::new(self);
         for (number, (label, dialer)) in gateways.into_iter().enumerate() {
+            if each_address && dialer.resolves() {
+                let (links, owner) = (Arc::clone(&links), scope.clone());
+                scope.spawn("addresses", async move { links.keep_each(&label, &dialer, &owner).await });
+                continue;
+            }
             // The first link has the agent's own name.
             let salt = if number == 0 { "" } else { &*label };
             let (_, wanted) = watch::channel(true);
-            scope.spawn("session loop", keep(self.keeper(&label, salt, dialer, wanted)));
+            let keeper = links.keeper(&label, salt, dialer, wanted, Arc::default());
+            scope.spawn("session loop", keep(keeper));
         }
     }
 
-    fn keeper(&self, label: &Arc<str>, salt: &str, gateway: Dialer, wanted: watch::Receiver<bool>) -> Keeper {
+    /// A link for each address that the name has. One that is gone keeps its session until that ends. Never ends by
+    /// itself.
+    #[expect(clippy::infinite_loop, reason = "ends with its scope")]
+    async fn keep_each(&self, label: &Arc<str>, dialer: &Dialer, scope: &Scope) {
+        let mut kept: HashMap<IpAddr, watch::Sender<bool>> = HashMap::new();
+        let failed = Arc::<Notify>::default();
+        loop {
+            match dialer.addresses().await {
+                Ok(addresses) => {
+                    kept.retain(|address, wanted| {
+                        let stays = addresses.contains(address);
+                        wanted.send_replace(stays);
+                        stays
+                    });
+                    for address in addresses {
+                        kept.entry(address).or_insert_with(|| {
+                            tracing::info!(gateway = %label, %address, "keeping a session to this address");
+                            let (sender, wanted) = watch::channel(true);
+                            let salt = format!("{label} {address}");
+                            let failed = Arc::clone(&failed);
+                            let keeper = self.keeper(label, &salt, dialer.to(address), wanted, failed);
+                            scope.spawn("session loop", keep(keeper));
+                            sender
+                        });
+                    }
+                }
+                Err(error) => {
+                    // What is known goes on; without any, nothing else would tell.
+                    tracing::warn!(gateway = %label, %error, "cannot look up the gateway's addresses");
+                    if kept.is_empty() {
+                        self.observe.gateway(label).connect_failed("unreachable");
+                        failed.notify_one();
+                    }
+                }
+            }
+            tokio::time::sleep(LOOKUP_PAUSE).await;
+            drop(tokio::time::timeout(LOOKUP_INTERVAL, failed.notified()).await);
+        }
+    }
+
+    fn keeper(
+        &self,
+        label: &Arc<str>,
+        salt: &str,
+        gateway: Dialer,
+        wanted: watch::Receiver<bool>,
+        failed: Arc<Notify>,
+    ) -> Keeper {
         Keeper {
             gateway: Arc::new(gateway),
             key: self.key.clone(),
@@ -48,10 +112,11 @@ impl Links {
             exposed: Arc::clone(&self.exposed),
             observe: self.observe.gateway(label),
             place: self.board.link(Arc::clone(label)),
-            generation: AtomicU64::new(0),
+            generation: Arc::clone(&self.generation),
+            failed,
             progress: Progress::default(),
             wanted,
-            awoken: self.awoken.subscribe(),
+            awoken: self.awoken.clone(),
             sessions: self.sessions.clone(),
         }
     }

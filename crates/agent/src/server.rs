@@ -114,6 +114,7 @@ impl Agent {
                 Some(bound)
             }
         };
+        let awoken = watch::Sender::new(());
         let links = Links {
             key: config.token,
             instance,
@@ -122,11 +123,12 @@ impl Agent {
             observe: observe.clone(),
             board: board.clone(),
             sessions: sessions.clone(),
-            awoken: watch::Sender::new(()),
+            generation: Arc::default(),
+            awoken: awoken.subscribe(),
         };
         let keeping = Scope::new();
-        links.keep(dialers, &keeping);
-        keeping.spawn("clock", clock::watch(links.awoken, observe));
+        links.keep(dialers, config.each_address, &keeping);
+        keeping.spawn("clock", clock::watch(awoken, observe));
         Ok(Self {
             instance,
             listen_addr,

@@ -194,7 +194,7 @@ async fn connect(
     verify: &Verify,
 ) -> Result<TlsStream<TcpStream>, CliError> {
     let proxy = egress.proxy_for(&url.host, url.port);
-    let route = Route { host: &url.host, port: url.port, proxy };
+    let route = Route { host: &url.host, port: url.port, address: None, proxy };
     let tcp = route.connect().await.map_err(|cause| {
         let next = match cause {
             DialError::ProxyUnreachable { .. } | DialError::Proxy { .. } => {

@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use adit_agent::Agent;
-use adit_gateway::Gateway;
+use adit_gateway::{Gateway, Inherited};
 use tracing::{error, info, warn};
 
 use crate::config::agent::AgentSettings;
+use crate::config::env;
 use crate::config::gateway::GatewaySettings;
 use crate::error::CliError;
 use crate::logging;
@@ -21,12 +22,16 @@ const CUT: u8 = 3;
 /// It could not be started.
 pub(crate) async fn gateway(settings: GatewaySettings) -> Result<ExitCode, CliError> {
     let GatewaySettings { mut config, request_log, log } = settings;
+    // Before there are threads: this changes the environment, so that no child takes the sockets for its own.
+    let inherited = env::listeners().and_then(Inherited::new).map_err(|cause| {
+        CliError::failure("cannot use the sockets that were handed over").caused_by(&cause)
+    })?;
     let (process_log, _log) = logging::init(log)?;
     config.process_log = Some(process_log);
     let (writer, _request_log) = logging::request_log(&request_log)?.unzip();
     config.request_log = writer;
     let mut signals = Signals::install()?;
-    let gateway = Gateway::start(config).await.map_err(|cause| gateway_failed(&cause))?;
+    let gateway = Gateway::start_on(config, inherited).await.map_err(|cause| gateway_failed(&cause))?;
     info!(addr = %gateway.control_addr(), purpose = "control", "listening");
     for addr in gateway.http_addrs() {
         info!(%addr, purpose = "http", "listening");
@@ -86,6 +91,9 @@ pub(crate) async fn ended(drain: impl Future<Output = usize>, signals: &mut Sign
 pub(crate) fn gateway_failed(cause: &adit_gateway::StartError) -> CliError {
     let next = match cause {
         adit_gateway::StartError::Bind { source, .. } => bind_advice(source),
+        adit_gateway::StartError::Stray { .. } => {
+            "configure a listener there, or take the socket out of the socket unit".to_owned()
+        }
         adit_gateway::StartError::Tls { .. } => {
             "check the certificate and key files, and who may read them".to_owned()
         }

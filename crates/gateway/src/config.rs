@@ -70,6 +70,14 @@ pub struct TcpServices {
     pub lb_proxy_protocol: bool,
 }
 
+impl TcpServices {
+    /// Whether a port may be offered.
+    #[must_use]
+    pub fn allows(&self, port: u16) -> bool {
+        self.ports.is_empty() || self.ports.iter().any(|range| range.contains(&port))
+    }
+}
+
 /// Where a certificate comes from.
 #[derive(Debug, Clone)]
 pub enum Tls {

@@ -62,6 +62,9 @@ pub(crate) struct Accepted {
     pub(crate) is_http2: Option<bool>,
 }
 
+/// How long a drain waits for the first request of a new connection.
+const LAST_CALL: Duration = Duration::from_millis(300);
+
 /// What all connections of a gateway share.
 #[derive(Debug)]
 pub(crate) struct Serving {
@@ -102,12 +105,12 @@ where
     let (is_http2, first) = match accepted.is_http2 {
         Some(is_http2) => (is_http2, Bytes::new()),
         None => {
+            let asked = Notify::new();
             let first_request = limits.idle_timeout.min(guard::FIRST_REQUEST);
             let sniffed = tokio::select! {
                 biased;
                 sniffed = tokio::time::timeout(first_request, sniff(&mut io, limits.header_timeout)) => sniffed,
-                // It carries nothing that a drain could wait for.
-                () = serving.draining.cancelled() => return,
+                () = last_call(&serving.draining, &asked) => return,
             };
             match sniffed {
                 Ok(Ok(sniffed)) => sniffed,
@@ -122,6 +125,13 @@ where
     } else {
         Box::pin(serve_http1(io, accepted, serving)).await;
     }
+}
+
+/// Waits for a drain, and then a moment for the first request of a client that had connected before it. Nobody sends
+/// that again when it fails; a later one that meets the end of its connection is.
+async fn last_call(draining: &Scope, asked: &Notify) {
+    draining.cancelled().await;
+    drop(tokio::time::timeout(LAST_CALL, asked.notified()).await);
 }
 
 /// Reads just enough to tell HTTP/2 from anything else. A client that starts the preface and stops is cut off.
@@ -155,7 +165,9 @@ where
         Box::new(move |refused: &guard::Refusal| observe.head_refused(refused.reason, peer.ip()));
     let (guarded, handle) = guard::Guard::new(io, Arc::clone(&serving.guard), on_refusal);
     let connection = Arc::new(Connection::new(peer, scheme, Some(handle)));
+    let asked = Notify::new();
     let service = service_fn(|request| {
+        asked.notify_one();
         let (connection, plane) = (Arc::clone(&connection), Arc::clone(&serving.plane));
         // On the heap while there is a request, so that a connection without one does not hold its room.
         Box::pin(async move {
@@ -174,7 +186,7 @@ where
     let mut served = pin!(builder.serve_connection(TokioIo::new(guarded), service).with_upgrades());
     let result = tokio::select! {
         result = served.as_mut() => result,
-        () = serving.draining.cancelled() => {
+        () = last_call(&serving.draining, &asked) => {
             served.as_mut().graceful_shutdown();
             served.await
         }

@@ -12,6 +12,7 @@ mod flow;
 mod forward;
 mod http;
 mod identify;
+mod inherited;
 mod listener;
 pub mod observe;
 mod proxied;
@@ -24,4 +25,5 @@ mod tcp;
 mod tls;
 
 pub use config::Config;
+pub use inherited::Inherited;
 pub use server::{Gateway, StartError};

@@ -67,21 +67,38 @@ pub(crate) struct Face {
     pub(crate) lb_proxy_protocol: bool,
 }
 
-/// Serves one public listener until its scope ends.
+/// Serves one public listener until a drain begins or its scope ends.
 pub(crate) async fn run(listener: TcpListener, face: Face, slots: Arc<Semaphore>, serving: Arc<Serving>) {
     let connections: Scope = serving.connections.clone();
-    accept_all(
-        move |cx| listener.poll_accept(cx),
-        slots,
-        |tcp, peer, slot| {
-            let (face, serving) = (face.clone(), Arc::clone(&serving));
-            connections.spawn("public connection", async move {
-                serve(tcp, peer, face, &serving).await;
-                drop(slot);
-            });
-        },
-    )
-    .await;
+    let draining = serving.draining.clone();
+    let mut take = |tcp, peer, slot| {
+        let (face, serving) = (face.clone(), Arc::clone(&serving));
+        connections.spawn("public connection", async move {
+            serve(tcp, peer, face, &serving).await;
+            drop(slot);
+        });
+    };
+    tokio::select! {
+        () = accept_all(|cx| listener.poll_accept(cx), Arc::clone(&slots), &mut take) => {}
+        () = draining.cancelled() => {}
+    }
+    // The system has accepted these in our name; closing the listener would break them.
+    tokio::task::unconstrained(accept_waiting(&listener, &slots, take)).await;
+}
+
+/// Takes the connections that wait to be accepted, as far as there are slots, and no others.
+async fn accept_waiting<F>(listener: &TcpListener, slots: &Arc<Semaphore>, mut serve: F)
+where
+    F: FnMut(TcpStream, SocketAddr, OwnedSemaphorePermit),
+{
+    for _ in 0..BACKLOG {
+        let Ok(slot) = Arc::clone(slots).try_acquire_owned() else { return };
+        let waiting = poll_fn(|cx| Poll::Ready(listener.poll_accept(cx))).await;
+        let Poll::Ready(Ok((tcp, peer))) = waiting else { return };
+        if tcp.set_nodelay(true).is_ok() {
+            serve(tcp, peer, slot);
+        }
+    }
 }
 
 async fn serve(mut tcp: TcpStream, mut peer: SocketAddr, face: Face, serving: &Arc<Serving>) {

@@ -14,9 +14,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::DropGuard;
 
 use crate::Config;
+use crate::config::TcpServices;
 use crate::control_port::ControlPort;
 use crate::flow::DataPlane;
 use crate::http::Serving;
+use crate::inherited::Inherited;
 use crate::listener::{self, Face};
 use crate::observe::Observe;
 use crate::sessions::Sessions;
@@ -42,6 +44,12 @@ pub enum StartError {
         /// What the system said.
         #[source]
         source: std::io::Error,
+    },
+    /// A socket was handed over that nothing in the configuration is for.
+    #[error("a listening socket on {addr} was handed over, and no listener is configured there")]
+    Stray {
+        /// Where it is bound.
+        addr: SocketAddr,
     },
     /// A certificate could not be loaded or made.
     #[error("{what}")]
@@ -82,24 +90,33 @@ impl Gateway {
     ///
     /// # Errors
     /// [`StartError`] when a listener cannot be bound or a certificate not be had.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_on(config, Inherited::default()).await
+    }
+
+    /// As [`Self::start`], on sockets that were bound before where they fit what is configured.
+    ///
+    /// # Errors
+    /// [`StartError`], also when a socket was handed over that fits nothing.
     #[expect(
         clippy::unused_async,
         reason = "a runtime is needed, and stores and certificates will be awaited"
     )]
-    pub async fn start(config: Config) -> Result<Self, StartError> {
+    pub async fn start_on(config: Config, inherited: Inherited) -> Result<Self, StartError> {
         // Everything that can fail comes first.
         let control_identity = Identity::load(&config.control.tls)?;
         let control_tls = TlsAcceptor::from(control_identity.control_config(&[ALPN, b"http/1.1"])?);
-        let (control_listener, control_addr) = bind("control port", config.control.listen)?;
+        let (control_listener, control_addr) = bind("control port", config.control.listen, &inherited)?;
         let mut publics = Vec::new();
         for listener in &config.http {
             let tls = match &listener.tls {
                 Some(tls) => Some(TlsAcceptor::from(Identity::load(tls)?.public_config()?)),
                 None => None,
             };
-            let (bound, addr) = bind("public HTTP", listener.listen)?;
+            let (bound, addr) = bind("public HTTP", listener.listen, &inherited)?;
             publics.push((bound, addr, Face { tls, lb_proxy_protocol: listener.lb_proxy_protocol }));
         }
+        refuse_strays(&inherited, config.tcp.as_ref())?;
 
         let revision = config.revision;
         let observe = Observe::new(config.request_log, config.process_log, revision);
@@ -119,7 +136,8 @@ impl Gateway {
             scope: flows.clone(),
         });
         let own = publics.iter().map(|(_, addr, _)| addr.port()).chain([control_addr.port()]).collect();
-        let ports = Ports::new(config.tcp, own, Arc::clone(&slots), Arc::clone(&plane), listeners.clone());
+        let ports =
+            Ports::new(config.tcp, own, inherited, Arc::clone(&slots), Arc::clone(&plane), listeners.clone());
         let serving = Arc::new(Serving::new(plane, connections.clone()));
         let port = Arc::new(ControlPort {
             sessions: Arc::clone(&sessions),
@@ -193,7 +211,7 @@ impl Gateway {
         // 1. Balancers in front see `/ready` fail; nothing new is accepted.
         self.serving.draining.cancel();
         self.ports.close();
-        self.listeners.drain(Duration::ZERO).await;
+        self.listeners.drain(Duration::from_millis(200)).await;
         // Agents look for another session while this one still carries what has begun.
         for agent in self.sessions.list() {
             agent.session.announce(Reason::Draining);
@@ -227,9 +245,19 @@ fn name_in_via() -> Result<String, StartError> {
     Ok(format!("adit-{:08x}", u32::from_be_bytes(random)))
 }
 
-fn bind(purpose: &'static str, addr: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+/// A socket that was handed over for nothing is a mistake somewhere: its connections would wait in vain.
+fn refuse_strays(inherited: &Inherited, tcp: Option<&TcpServices>) -> Result<(), StartError> {
+    let is_stray = |addr: &SocketAddr| !tcp.is_some_and(|tcp| tcp.allows(addr.port()));
+    inherited.left().into_iter().find(is_stray).map_or(Ok(()), |addr| Err(StartError::Stray { addr }))
+}
+
+fn bind(
+    purpose: &'static str,
+    addr: SocketAddr,
+    inherited: &Inherited,
+) -> Result<(TcpListener, SocketAddr), StartError> {
     let failed = |source| StartError::Bind { purpose, addr, source };
-    let listener = listener::bind(addr).map_err(failed)?;
+    let listener = inherited.take(addr).unwrap_or_else(|| listener::bind(addr)).map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
 }

@@ -58,7 +58,7 @@ impl Puppet {
         hosts: &[&str],
     ) -> Result<Self, HandshakeError> {
         let host = control.ip().to_string();
-        let route = Route { host: &host, port: control.port(), proxy: None };
+        let route = Route { host: &host, port: control.port(), address: None, proxy: None };
         let dialled = dial(route, tls, Framing::Bare, PATIENCE).await.unwrap();
         let Dialled { mut io, exporter, handshake } = dialled;
         let offer =

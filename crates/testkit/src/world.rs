@@ -43,6 +43,7 @@ pub struct AgentPlan {
     drain_timeout: Duration,
     gateway: Option<SocketAddr>,
     more: Vec<SocketAddr>,
+    name: Option<&'static str>,
     egress: Egress,
 }
 
@@ -57,6 +58,7 @@ impl AgentPlan {
             drain_timeout: Duration::from_secs(10),
             gateway: None,
             more: Vec::new(),
+            name: None,
             egress: Egress::direct(),
         }
     }
@@ -103,6 +105,13 @@ impl AgentPlan {
         self
     }
 
+    /// Keeps a session to each address that this name has, on the gateway's port.
+    #[must_use]
+    pub const fn at_each_address_of(mut self, name: &'static str) -> Self {
+        self.name = Some(name);
+        self
+    }
+
     /// Keeps a session to this gateway as well.
     #[must_use]
     pub fn and_gateway(mut self, gateway: SocketAddr) -> Self {
@@ -117,13 +126,13 @@ impl AgentPlan {
         };
         let to = self.gateway.unwrap_or(control);
         let gateway = |to: SocketAddr| GatewayUrl {
-            host: to.ip().to_string(),
+            host: self.name.map_or_else(|| to.ip().to_string(), str::to_owned),
             port: to.port(),
             transport: self.transport,
         };
         AgentConfig {
             gateways: std::iter::once(to).chain(self.more.iter().copied()).map(gateway).collect(),
-            each_address: false,
+            each_address: self.name.is_some(),
             egress: self.egress.clone(),
             token: TokenKey::new(self.token.as_bytes()),
             verify: Verify::TokenProof,

@@ -1,6 +1,7 @@
 //! What carries a session: TLS on TCP, bare or with WebSocket framing inside, directly or through a proxy.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -180,6 +181,8 @@ pub struct Route<'a> {
     pub host: &'a str,
     /// Port.
     pub port: u16,
+    /// The one of the host's addresses to go to; `None`: whichever answers first. Without effect through a proxy.
+    pub address: Option<IpAddr>,
     /// Through this proxy, which also resolves the name; `None`: directly.
     pub proxy: Option<&'a Proxy>,
 }
@@ -191,7 +194,8 @@ impl Route<'_> {
     /// [`DialError`] says which hop failed.
     pub async fn connect(&self) -> Result<TcpStream, DialError> {
         let Some(proxy) = self.proxy else {
-            return tcp::connect(self.host, self.port)
+            let address = self.address.map(|address| address.to_string());
+            return tcp::connect(address.as_deref().unwrap_or(self.host), self.port)
                 .await
                 .map_err(|source| DialError::Connect { addr: self.addr(), source });
         };
@@ -238,7 +242,7 @@ pub async fn dial(
 }
 
 async fn try_dial(route: Route<'_>, tls: &Arc<ClientConfig>, framing: Framing) -> Result<Dialled, DialError> {
-    let Route { host, port, proxy: _ } = route;
+    let Route { host, port, address: _, proxy: _ } = route;
     let name = ServerName::try_from(host.to_owned()).map_err(|_invalid| DialError::Name(host.to_owned()))?;
     let tcp = route.connect().await?;
     let tls_failed = |source| DialError::Tls { addr: route.addr(), source };

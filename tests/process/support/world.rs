@@ -149,9 +149,19 @@ impl World {
     /// An agent that may not find a gateway yet.
     #[track_caller]
     pub(crate) fn lone_agent(&self, gateway: SocketAddr, services: &[(&str, &str)], more: &str) -> Agent {
-        let mut text = format!(
-            "gateway: {{url: 'wss://{gateway}'}}\ntoken: 'file:token'\nlisten: '127.0.0.1:0'\n{more}services:\n"
-        );
+        self.agent_process(&format!("{{url: 'wss://{gateway}'}}"), services, more)
+    }
+
+    /// An agent of several gateways.
+    #[track_caller]
+    pub(crate) fn agent_of(&self, gateways: &[String], services: &[(&str, &str)]) -> Agent {
+        self.agent_process(&format!("{{urls: ['{}']}}", gateways.join("', '")), services, "")
+    }
+
+    #[track_caller]
+    fn agent_process(&self, gateway: &str, services: &[(&str, &str)], more: &str) -> Agent {
+        let mut text =
+            format!("gateway: {gateway}\ntoken: 'file:token'\nlisten: '127.0.0.1:0'\n{more}services:\n");
         for (host, upstream) in services {
             writeln!(text, "  - {{host: '{host}', upstream: '{upstream}'}}").unwrap();
         }

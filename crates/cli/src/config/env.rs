@@ -39,6 +39,15 @@ pub(crate) fn no_proxy() -> String {
     ["NO_PROXY", "no_proxy"].into_iter().find_map(var).unwrap_or_default()
 }
 
+/// The listening sockets that whoever started this process has bound and handed over (`LISTEN_FDS`, as systemd does).
+///
+/// # Errors
+/// One of them is not a TCP socket.
+pub(crate) fn listeners() -> std::io::Result<Vec<std::net::TcpListener>> {
+    let mut handed = listenfd::ListenFd::from_env();
+    (0..handed.len()).filter_map(|at| handed.take_tcp_listener(at).transpose()).collect()
+}
+
 #[cfg(unix)]
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()

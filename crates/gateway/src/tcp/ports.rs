@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use super::Way;
 use crate::config::TcpServices;
 use crate::flow::DataPlane;
+use crate::inherited::Inherited;
 use crate::listener::{self, accept_all};
 use crate::sessions::Service;
 
@@ -30,6 +31,7 @@ struct Inner {
     settings: Option<TcpServices>,
     /// Ports of the gateway's own listeners, told apart from those of strangers.
     own: Vec<u16>,
+    inherited: Inherited,
     bound: Mutex<Bound>,
     slots: Arc<Semaphore>,
     plane: Arc<DataPlane>,
@@ -82,12 +84,13 @@ impl Ports {
     pub(crate) fn new(
         settings: Option<TcpServices>,
         own: Vec<u16>,
+        inherited: Inherited,
         slots: Arc<Semaphore>,
         plane: Arc<DataPlane>,
         listeners: Scope,
     ) -> Self {
         let bound = Mutex::default();
-        Self { inner: Arc::new(Inner { settings, own, bound, slots, plane, listeners }) }
+        Self { inner: Arc::new(Inner { settings, own, inherited, bound, slots, plane, listeners }) }
     }
 
     /// Binds the ports among these offers, as far as nobody has yet. They are let go when the claims are dropped.
@@ -107,7 +110,7 @@ impl Ports {
         if self.inner.own.contains(&port) {
             return Err(unavailable(format!("port {port} is one of the gateway's own; offer another one")));
         }
-        if !settings.ports.is_empty() && !settings.ports.iter().any(|range| range.contains(&port)) {
+        if !settings.allows(port) {
             return Err(unavailable(format!("port {port} is not among those that this gateway allows")));
         }
         let mut bound = self.inner.bound.lock();
@@ -118,7 +121,8 @@ impl Ports {
             held.claims += 1;
         } else {
             let addr = SocketAddr::new(settings.listen, port);
-            let listener = listener::bind(addr).map_err(|error| unavailable(why_not(addr, &error)))?;
+            let listener = self.inner.inherited.lend(addr).unwrap_or_else(|| listener::bind(addr));
+            let listener = listener.map_err(|error| unavailable(why_not(addr, &error)))?;
             tracing::info!(%addr, purpose = "tcp", "listening");
             let door = Arc::new(Door(Mutex::new(Some(listener))));
             let held = Held { claims: 1, door, is_served: false, scope: self.inner.listeners.child() };

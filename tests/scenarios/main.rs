@@ -32,3 +32,4 @@ mod tcp;
 mod timeouts;
 mod upgrades;
 mod upstreams;
+mod workers;

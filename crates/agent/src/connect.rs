@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::board::{Place, State};
 use crate::dial::{self, Dialer, Dialled};
 use crate::expose::Exposed;
-use crate::lanes::Lanes;
+use crate::lanes;
 use crate::observe::GatewayCounters;
 
 /// How long the gateway may take to answer a hello.
@@ -165,9 +165,7 @@ impl Keeper {
             .map_err(|_elapsed| ConnectError::Silent)??;
         let session = Session::start(io, Side::Agent, &self.sessions);
         if welcome.capabilities & capabilities::LANES != 0 {
-            let gateway = Arc::clone(&self.gateway);
-            let lanes = Lanes::new(gateway, self.key.clone(), hello, self.sessions.clone());
-            self.sessions.spawn("lanes", lanes.keep(session.clone()));
+            lanes::keep(&session, &self.gateway, &self.key, hello, &self.sessions);
         }
         tracing::info!(gateway = %self.gateway, transport = carrier.transport, tls = carrier.tls, release = welcome.release, "session opened");
         Ok(session)
@@ -181,6 +179,10 @@ impl Keeper {
         let (listed, exposed) = (self.place.session(session.clone()), Arc::clone(&self.exposed));
         let (observe, served) = (self.observe.clone(), session.clone());
         let gateway = Arc::clone(self.place.gateway());
+        for worker in 1..self.sessions.workers().count() {
+            let (exposed, served) = (Arc::clone(&exposed), session.clone());
+            self.sessions.spawn_on(worker, "session streams", async move { exposed.serve(&served).await });
+        }
         self.sessions.spawn("session streams", async move {
             exposed.serve(&served).await;
             let reason = served.closed().await;

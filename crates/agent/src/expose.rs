@@ -152,7 +152,7 @@ mod tests {
         let gateway = Session::start(there, Side::Gateway, &scope);
         let services =
             [Service { name: "a.example".parse().unwrap(), upstream: "http_status:204".parse().unwrap() }];
-        let observe = Observe::new(None, "test");
+        let observe = Observe::new(None, "test", scope.workers());
         let mut exposed =
             Exposed::prepare(&services, &observe, scope.child()).map_err(|(text, _)| text).unwrap();
         assert_eq!(exposed.places.available_permits(), MAX_STREAMS);

@@ -10,54 +10,63 @@ use adit_tunnel::handshake::{HandshakeError, greet};
 use adit_tunnel::proof::TokenKey;
 use adit_tunnel::reconnect::Backoff;
 use adit_tunnel::scope::Scope;
-use adit_tunnel::session::Session;
+use adit_tunnel::session::{Beginning, Session};
+use adit_tunnel::transport::Transport;
+use tokio::time::Instant;
 
 use crate::dial::{Dialer, Dialled};
 
-/// Lanes of a session in use.
+/// Lanes of a session in use, at least. There is one for each worker.
 const LANES: usize = 2;
 /// How long dialling a lane and its handshake may take.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What it takes to open a lane of one session.
-pub(crate) struct Lanes {
-    gateway: Arc<Dialer>,
-    key: TokenKey,
-    /// What opened the session, but for the services.
-    hello: Hello,
-    scope: Scope,
+/// Keeps the further lanes of a session, each on a worker of its own, in tasks of `scope`. `hello` is the one that opened
+/// the session.
+pub(crate) fn keep(session: &Session, gateway: &Arc<Dialer>, key: &TokenKey, hello: Hello, scope: &Scope) {
+    let hello =
+        Hello { capabilities: capabilities::LANES, offers: Vec::new(), proof: [0; PROOF_LEN], ..hello };
+    let workers = scope.workers().count();
+    for number in 1..workers.max(LANES) {
+        let (gateway, key, hello) = (Arc::clone(gateway), key.clone(), hello.clone());
+        let lane = Lane { session: session.clone(), gateway, key, hello };
+        scope.spawn_on(number % workers, "lane", lane.keep());
+    }
 }
 
-impl Lanes {
-    /// `hello` is the one that opened the session. Lanes run in `scope`.
-    pub(crate) fn new(gateway: Arc<Dialer>, key: TokenKey, hello: Hello, scope: Scope) -> Self {
-        let hello =
-            Hello { capabilities: capabilities::LANES, offers: Vec::new(), proof: [0; PROOF_LEN], ..hello };
-        Self { gateway, key, hello, scope }
-    }
+/// What it takes to open a lane of one session.
+struct Lane {
+    session: Session,
+    gateway: Arc<Dialer>,
+    key: TokenKey,
+    hello: Hello,
+}
 
-    /// Opens lanes as they are needed, until the session ends or is about to.
-    pub(crate) async fn keep(self, session: Session) {
+impl Lane {
+    /// Opens the lane when it is needed and moves its bytes, again and again until the session ends or is about to.
+    async fn keep(self) {
         let mut backoff = Backoff::new(self.hello.generation);
         loop {
-            session.shared().await;
-            session.lanes_below(LANES).await;
-            if session.end().is_some() || session.is_leaving() {
+            self.session.shared().await;
+            if self.session.end().is_some() || self.session.is_leaving() {
                 return;
             }
-            match tokio::time::timeout(TIMEOUT, self.open(&session)).await {
-                Ok(Ok(())) => continue,
+            let opened = tokio::time::timeout(TIMEOUT, Box::pin(self.open())).await;
+            let started = Instant::now();
+            match opened {
+                Ok(Ok((beginning, io))) => Box::pin(beginning.run(io)).await,
                 Ok(Err(Some(Reason::Replaced))) => return,
                 Ok(Err(_)) => {}
                 Err(_elapsed) => tracing::debug!(gateway = %self.gateway, "a lane took too long to open"),
             }
+            backoff.stood(started.elapsed());
             tokio::time::sleep(backoff.next_pause()).await;
         }
     }
 
     /// # Errors
     /// The gateway's reason, if it is the gateway that does not want the lane.
-    async fn open(&self, session: &Session) -> Result<(), Option<Reason>> {
+    async fn open(&self) -> Result<(Beginning, Transport), Option<Reason>> {
         let dialled = self.gateway.dial().await;
         let Dialled { mut io, exporter, carrier } = dialled.map_err(|error| {
             tracing::debug!(gateway = %self.gateway, %error, "cannot open a further lane");
@@ -67,8 +76,8 @@ impl Lanes {
             tracing::debug!(gateway = %self.gateway, %error, "cannot open a further lane");
             if let HandshakeError::Refused(refused) = error { Some(refused.reason) } else { None }
         })?;
-        session.add_lane(&[]).map_err(Some)?.start(io, &self.scope);
+        let beginning = self.session.add_lane(&[]).map_err(Some)?;
         tracing::debug!(gateway = %self.gateway, transport = carrier.transport, "lane opened");
-        Ok(())
+        Ok((beginning, io))
     }
 }

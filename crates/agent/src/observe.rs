@@ -9,6 +9,7 @@ use adit_telemetry::logs::{LineWriter, register_log_metrics};
 use adit_telemetry::metrics::Metrics;
 use adit_telemetry::{process, runtime};
 use adit_tunnel::relay::Meter;
+use adit_tunnel::workers::Workers;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -135,7 +136,7 @@ pub(crate) struct Observe {
 }
 
 impl Observe {
-    pub(crate) fn new(process_log: Option<LineWriter>, revision: &'static str) -> Self {
+    pub(crate) fn new(process_log: Option<LineWriter>, revision: &'static str, workers: &Workers) -> Self {
         let observe = Self {
             metrics: Metrics::new(),
             up: Gauge::default(),
@@ -178,7 +179,7 @@ impl Observe {
         if let Some(log) = process_log {
             register_log_metrics(metrics, &[("process", log)]);
         }
-        runtime::register(metrics, tokio::runtime::Handle::current());
+        runtime::register(metrics, workers.runtimes());
         observe
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use adit_proto::names::InstanceId;
 use adit_proto::reason::Reason;
 use adit_tunnel::scope::Scope;
+use adit_tunnel::workers::Workers;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -82,8 +83,16 @@ impl Agent {
     /// # Errors
     /// [`StartError`] when something it was told to use cannot be used.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let (scope, sessions, streams) = (Scope::new(), Scope::new(), Scope::new());
-        let observe = Observe::new(config.process_log, config.revision);
+        Self::start_over(config, &Workers::default()).await
+    }
+
+    /// As [`Agent::start`]; a session's lanes are spread over these workers.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_over(config: Config, workers: &Workers) -> Result<Self, StartError> {
+        let (scope, sessions, streams) = (Scope::new(), Scope::over(workers), Scope::over(workers));
+        let observe = Observe::new(config.process_log, config.revision, workers);
         let exposed = Exposed::prepare(&config.services, &observe, streams.clone())
             .map_err(|(what, source)| StartError::setup(what, source))?;
         let gateways = config.gateways.len();

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use adit_agent::Agent;
 use adit_gateway::{Gateway, Inherited};
+use adit_tunnel::workers::Workers;
 use tracing::{error, info, warn};
 
 use crate::config::agent::AgentSettings;
@@ -31,7 +32,9 @@ pub(crate) async fn gateway(settings: GatewaySettings) -> Result<ExitCode, CliEr
     let (writer, _request_log) = logging::request_log(&request_log)?.unzip();
     config.request_log = writer;
     let mut signals = Signals::install()?;
-    let gateway = Gateway::start_on(config, inherited).await.map_err(|cause| gateway_failed(&cause))?;
+    let workers = workers()?;
+    let gateway =
+        Gateway::start_on(config, inherited, &workers).await.map_err(|cause| gateway_failed(&cause))?;
     info!(addr = %gateway.control_addr(), purpose = "control", "listening");
     for addr in gateway.http_addrs() {
         info!(%addr, purpose = "http", "listening");
@@ -51,7 +54,7 @@ pub(crate) async fn agent(settings: AgentSettings) -> Result<ExitCode, CliError>
     config.process_log = Some(process_log);
     let mut signals = Signals::install()?;
     let gateway = config.gateways.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let agent = Agent::start(config).await.map_err(|cause| agent_failed(&cause))?;
+    let agent = Agent::start_over(config, &workers()?).await.map_err(|cause| agent_failed(&cause))?;
     if let Some(addr) = agent.listen_addr() {
         info!(%addr, purpose = "metrics", "listening");
     }
@@ -65,6 +68,10 @@ pub(crate) async fn agent(settings: AgentSettings) -> Result<ExitCode, CliError>
     };
     info!(signal = signal.name(), "draining; a second signal stops at once");
     Ok(ended(agent.drain(), &mut signals).await)
+}
+
+fn workers() -> Result<Workers, CliError> {
+    Workers::for_this_machine().map_err(|cause| CliError::failure("cannot start a thread").caused_by(&cause))
 }
 
 /// Waits for the drain or for whoever has no patience for it.

@@ -118,7 +118,7 @@ impl ControlPort {
             slots,
             |tcp, peer, slot| {
                 let (port, tls, unproved) = (Arc::clone(&self), tls.clone(), Arc::clone(&unproved));
-                self.scope.spawn("control connection", async move {
+                self.scope.spawn_with("control connection", tcp, move |tcp| async move {
                     // Who has waited that long for its turn has given up: the place is for somebody who has not.
                     if let Ok(Some(place)) = tokio::time::timeout(PATIENCE, unproved.place(peer.ip())).await {
                         let slot = Slot { _caller: slot, place };

@@ -73,7 +73,7 @@ pub(crate) async fn run(listener: TcpListener, face: Face, slots: Arc<Semaphore>
     let draining = serving.draining.clone();
     let mut take = |tcp, peer, slot| {
         let (face, serving) = (face.clone(), Arc::clone(&serving));
-        connections.spawn("public connection", async move {
+        connections.spawn_with("public connection", tcp, move |tcp| async move {
             serve(tcp, peer, face, &serving).await;
             drop(slot);
         });

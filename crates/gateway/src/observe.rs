@@ -12,6 +12,7 @@ use adit_telemetry::labels::{CodeLabel, Method};
 use adit_telemetry::logs::LineWriter;
 use adit_telemetry::metrics::Metrics;
 use adit_telemetry::request_log::RequestLine;
+use adit_tunnel::workers::Workers;
 use parking_lot::RwLock;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -136,6 +137,7 @@ impl Observe {
         log: Option<LineWriter>,
         process_log: Option<LineWriter>,
         revision: &'static str,
+        workers: &Workers,
     ) -> Self {
         let traffic = Traffic::new();
         let unrouted = ServiceCounters::new(&NO_SERVICE.into(), UNROUTED, &traffic, None);
@@ -158,7 +160,7 @@ impl Observe {
             auth_failures: Family::default(),
             unrouted,
         };
-        families::register(&inner, process_log, revision);
+        families::register(&inner, process_log, revision, workers);
         Self { inner: Arc::new(inner) }
     }
 

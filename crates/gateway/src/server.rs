@@ -8,6 +8,7 @@ use adit_control::{Rules, Snapshots};
 use adit_proto::handshake::ALPN;
 use adit_proto::reason::Reason;
 use adit_tunnel::scope::Scope;
+use adit_tunnel::workers::Workers;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -91,10 +92,11 @@ impl Gateway {
     /// # Errors
     /// [`StartError`] when a listener cannot be bound or a certificate not be had.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        Self::start_on(config, Inherited::default()).await
+        Self::start_on(config, Inherited::default(), &Workers::default()).await
     }
 
-    /// As [`Self::start`], on sockets that were bound before where they fit what is configured.
+    /// As [`Self::start`], on sockets that were bound before where they fit what is configured, and with connections
+    /// spread over these workers.
     ///
     /// # Errors
     /// [`StartError`], also when a socket was handed over that fits nothing.
@@ -102,7 +104,11 @@ impl Gateway {
         clippy::unused_async,
         reason = "a runtime is needed, and stores and certificates will be awaited"
     )]
-    pub async fn start_on(config: Config, inherited: Inherited) -> Result<Self, StartError> {
+    pub async fn start_on(
+        config: Config,
+        inherited: Inherited,
+        workers: &Workers,
+    ) -> Result<Self, StartError> {
         // Everything that can fail comes first.
         let control_identity = Identity::load(&config.control.tls)?;
         let control_tls = TlsAcceptor::from(control_identity.control_config(&[ALPN, b"http/1.1"])?);
@@ -119,12 +125,12 @@ impl Gateway {
         refuse_strays(&inherited, config.tcp.as_ref())?;
 
         let revision = config.revision;
-        let observe = Observe::new(config.request_log, config.process_log, revision);
+        let observe = Observe::new(config.request_log, config.process_log, revision, workers);
         let sessions =
             Sessions::new(observe.clone(), config.limits.max_sessions, config.limits.max_idle_streams);
         let rules = Rules { allow: config.allow, trusted_proxies: config.trusted_proxies };
         let (listeners, connections, flows, control, asking) =
-            (Scope::new(), Scope::new(), Scope::new(), Scope::new(), Scope::new());
+            (Scope::new(), Scope::over(workers), Scope::over(workers), Scope::over(workers), Scope::new());
         let slots = Arc::new(Semaphore::new(config.limits.max_connections));
         let penalties = ControlPort::penalties(config.limits.max_auth_failures);
         let plane = Arc::new(DataPlane {

@@ -8,10 +8,11 @@ use std::time::Duration;
 use adit_agent::config::{GatewayUrl, Service, Transport, Upstream, Verify};
 use adit_agent::{Agent, Config as AgentConfig};
 use adit_gateway::config::{Config, Control, HttpListener, Limits, NamedToken, TcpServices, Tls};
-use adit_gateway::{Gateway, StartError};
+use adit_gateway::{Gateway, Inherited, StartError};
 use adit_telemetry::logs::{FlushGuard, LineWriter};
 use adit_tunnel::proof::TokenKey;
 use adit_tunnel::proxy::Egress;
+use adit_tunnel::workers::Workers;
 
 use crate::certificate::credulous;
 use crate::h2::H2;
@@ -29,6 +30,7 @@ pub const TOKEN_NAME: &str = "default";
 #[derive(Debug)]
 pub struct Plan {
     config: Config,
+    workers: usize,
     agents: Vec<AgentPlan>,
     sink: Sink,
     guard: FlushGuard,
@@ -191,17 +193,26 @@ impl Plan {
         self
     }
 
+    /// Spreads the gateway's and every agent's connections over so many threads; over one, unless told otherwise.
+    #[must_use]
+    pub fn workers(mut self, count: usize) -> Self {
+        self.workers = count;
+        self
+    }
+
     /// Starts everything and waits until all agents are connected.
     pub async fn run(self) -> World {
-        let Self { config, agents, sink, guard } = self;
+        let Self { config, workers, agents, sink, guard } = self;
         let captured = Captured::start();
-        let gateway = Gateway::start(config.clone()).await.unwrap();
+        let workers = Workers::start(workers).unwrap();
+        let gateway = Gateway::start_on(config.clone(), Inherited::default(), &workers).await.unwrap();
         let mut world = World {
             http: gateway.http_addrs()[0],
             https: gateway.http_addrs()[1],
             control: gateway.control_addr(),
             gateway: Some(gateway),
             config,
+            workers,
             agents: Vec::new(),
             sink,
             captured,
@@ -220,6 +231,7 @@ pub struct World {
     gateway: Option<Gateway>,
     agents: Vec<Option<Agent>>,
     config: Config,
+    workers: Workers,
     http: SocketAddr,
     https: SocketAddr,
     control: SocketAddr,
@@ -257,7 +269,7 @@ impl World {
             process_log: None,
             revision: "test",
         };
-        Plan { config, agents: Vec::new(), sink, guard }
+        Plan { config, workers: 1, agents: Vec::new(), sink, guard }
     }
 
     /// Where the cleartext listener is.
@@ -299,7 +311,7 @@ impl World {
 
     /// Starts an agent that is not waited for and not kept.
     pub async fn start_agent(&self, plan: &AgentPlan) -> Agent {
-        Agent::start(plan.config(self.control)).await.unwrap()
+        Agent::start_over(plan.config(self.control), &self.workers).await.unwrap()
     }
 
     /// An agent by its number.
@@ -335,7 +347,7 @@ impl World {
         config.http[1].listen = self.https;
         self.gateway = Some(
             until("the gateway's old ports are free", || async {
-                match Gateway::start(config.clone()).await {
+                match Gateway::start_on(config.clone(), Inherited::default(), &self.workers).await {
                     Err(error @ StartError::Bind { .. }) => Err(error),
                     started => Ok(started.unwrap()),
                 }

@@ -21,3 +21,4 @@ pub mod stream;
 pub mod tls;
 pub mod transport;
 pub mod watchdog;
+pub mod workers;

@@ -6,14 +6,18 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use tokio::net::TcpStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
+
+use crate::workers::Workers;
 
 /// A group of tasks with one end. Clones are the same group.
 #[derive(Debug, Clone, Default)]
 pub struct Scope {
     cancelled: CancellationToken,
     tasks: TaskTracker,
+    workers: Workers,
 }
 
 impl Scope {
@@ -23,22 +27,79 @@ impl Scope {
         Self::default()
     }
 
+    /// A scope whose connections are spread over these workers.
+    #[must_use]
+    pub fn over(workers: &Workers) -> Self {
+        Self { workers: workers.clone(), ..Self::default() }
+    }
+
+    /// The workers its connections are spread over.
+    #[must_use]
+    pub const fn workers(&self) -> &Workers {
+        &self.workers
+    }
+
     /// A scope that ends when this one does, and can end and be waited for by itself.
     #[must_use]
     pub fn child(&self) -> Self {
-        Self { cancelled: self.cancelled.child_token(), tasks: TaskTracker::new() }
+        Self {
+            cancelled: self.cancelled.child_token(),
+            tasks: TaskTracker::new(),
+            workers: self.workers.clone(),
+        }
     }
 
-    /// Runs a task until it ends or the scope is cancelled, whichever is first. A panic ends the task alone and is
-    /// logged.
+    /// Runs a task on this thread until it ends or the scope is cancelled, whichever is first. A panic ends the task
+    /// alone and is logged.
     pub fn spawn<F>(&self, name: &'static str, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        drop(self.tasks.spawn(self.owned(name, task)));
+    }
+
+    /// As [`Scope::spawn`], on the worker with this number.
+    pub fn spawn_on<F>(&self, worker: usize, name: &'static str, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        match self.workers.handle(worker) {
+            Some(handle) => drop(self.tasks.spawn_on(self.owned(name, task), handle)),
+            None => self.spawn(name, task),
+        }
+    }
+
+    /// As [`Scope::spawn`], for a task that serves a connection which was accepted on this thread: it moves to the
+    /// worker whose turn it is.
+    pub fn spawn_with<F>(
+        &self,
+        name: &'static str,
+        tcp: TcpStream,
+        serve: impl FnOnce(TcpStream) -> F + Send + 'static,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let worker = self.workers.next();
+        if worker == 0 {
+            return self.spawn(name, serve(tcp));
+        }
+        let moved = tcp.into_std();
+        self.spawn_on(worker, name, async move {
+            match moved.and_then(TcpStream::from_std) {
+                Ok(tcp) => serve(tcp).await,
+                Err(error) => tracing::warn!(%error, "cannot take a connection to another thread"),
+            }
+        });
+    }
+
+    fn owned<F>(&self, name: &'static str, task: F) -> impl Future<Output = ()> + Send + 'static
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let cancelled = self.cancelled.clone();
         // In a box, or the task would hold its place twice: as what was moved in, and as what is polled.
         let mut task = Box::pin(AssertUnwindSafe(task).catch_unwind());
-        let future = async move {
+        async move {
             tokio::select! {
                 biased;
                 () = cancelled.cancelled() => {}
@@ -46,8 +107,7 @@ impl Scope {
                     tracing::error!(task = name, "a task panicked; this is a bug");
                 },
             }
-        };
-        drop(self.tasks.spawn(future));
+        }
     }
 
     /// Ends every task of this scope and its children at its next await. Does not wait.

@@ -37,11 +37,19 @@ impl Beginning {
     where
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        scope.spawn("session", self.run(io));
+    }
+
+    /// Moves the lane's bytes until it is closed by either side. Not cancel safe: dropping this closes the lane.
+    pub async fn run<IO>(self, io: IO)
+    where
+        IO: AsyncRead + AsyncWrite + Send + Unpin,
+    {
         let patience = match self.guard.side() {
             Side::Gateway => Patience::GATEWAY,
             Side::Agent => Patience::AGENT,
         };
-        scope.spawn("session", driver::drive(io, patience, self.guard));
+        driver::drive(io, patience, self.guard).await;
     }
 }
 
@@ -106,7 +114,8 @@ impl Session {
         self.lanes.open(header).map(|(lane, id)| Stream::new(lane, id))
     }
 
-    /// The next stream the peer opens; `None` once the session is closed. One waiter at a time. Cancel safe.
+    /// The next stream the peer opens on a lane that this worker moves; `None` once the session is closed. One waiter
+    /// on each worker. Cancel safe.
     pub async fn accept(&self) -> Option<(StreamHeader, Stream)> {
         let (lane, id, header) = poll_fn(|cx| self.lanes.poll_accept(cx.waker())).await?;
         Some((header, Stream::new(lane, id)))

@@ -4,6 +4,8 @@ use adit_telemetry::families::{Described, family, help};
 use adit_telemetry::logs::{LineWriter, register_log_metrics};
 use adit_telemetry::{process, runtime};
 
+use adit_tunnel::workers::Workers;
+
 use super::Inner;
 
 /// Every family a gateway adds to the process and runtime ones.
@@ -79,7 +81,12 @@ pub const FAMILIES: &[Described] = &[
 ];
 
 /// Registers everything; the names are those of the table.
-pub(super) fn register(inner: &Inner, process_log: Option<LineWriter>, revision: &'static str) {
+pub(super) fn register(
+    inner: &Inner,
+    process_log: Option<LineWriter>,
+    revision: &'static str,
+    workers: &Workers,
+) {
     let metrics = &inner.metrics;
     macro_rules! add {
         ($name:literal, $metric:expr) => {
@@ -110,7 +117,7 @@ pub(super) fn register(inner: &Inner, process_log: Option<LineWriter>, revision:
     add!("adit_auth_failures_total", inner.auth_failures);
     process::register(metrics);
     process::register_build_info(metrics, env!("CARGO_PKG_VERSION"), revision);
-    runtime::register(metrics, tokio::runtime::Handle::current());
+    runtime::register(metrics, workers.runtimes());
     let logs = [("request", inner.log.clone()), ("process", process_log)];
     let logs: Vec<_> = logs.into_iter().filter_map(|(name, log)| log.map(|log| (name, log))).collect();
     register_log_metrics(metrics, &logs);

@@ -6,6 +6,8 @@ use adit_tunnel::session::Side;
 use bytes::Bytes;
 use http::Request;
 
+use adit_tunnel::workers::Workers;
+
 use super::*;
 use crate::flow::Connection;
 
@@ -20,7 +22,7 @@ struct Table {
 
 impl Table {
     fn new(max: usize, max_services: usize, max_labels: usize) -> Self {
-        let observe = Observe::new(None, None, "test");
+        let observe = Observe::new(None, None, "test", &Workers::default());
         let mut sessions = Sessions::new(observe.clone(), max, 1);
         let inner = Arc::get_mut(&mut sessions).unwrap();
         (inner.max_services, inner.max_labels) = (max_services, max_labels);

@@ -156,7 +156,7 @@ impl Ports {
                 slots,
                 |tcp, peer, slot| {
                     let (plane, service) = (Arc::clone(&inner.plane), Arc::clone(&service));
-                    inner.plane.scope.spawn("tcp connection", async move {
+                    inner.plane.scope.spawn_with("tcp connection", tcp, move |tcp| async move {
                         super::carry(tcp, peer, way, &service, &plane).await;
                         drop(slot);
                     });

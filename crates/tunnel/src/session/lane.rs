@@ -8,6 +8,7 @@ use adit_proto::reason::Reason;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::mux::{Mux, Side};
+use crate::workers;
 
 /// Lanes one session may have.
 pub(super) const MAX_LANES: usize = 8;
@@ -16,6 +17,8 @@ pub(super) const MAX_LANES: usize = 8;
 /// that do not wait, never across an await.
 #[derive(Debug)]
 pub(crate) struct Lane {
+    /// The worker its driver runs on.
+    worker: usize,
     mux: Mutex<Mux>,
 }
 
@@ -80,7 +83,7 @@ impl Lanes {
     fn push(self: &Arc<Self>, mut state: MutexGuard<'_, State>, prelude: &[u8]) -> LaneGuard {
         let mut mux = Mux::new(self.side);
         mux.begin_with(prelude);
-        let lane = Arc::new(Lane { mux: Mutex::new(mux) });
+        let lane = Arc::new(Lane { worker: workers::current(), mux: Mutex::new(mux) });
         state.up.push(Arc::clone(&lane));
         let watchers = std::mem::take(&mut state.watchers);
         drop(state);
@@ -100,8 +103,8 @@ impl Lanes {
         watchers.into_iter().for_each(Waker::wake);
     }
 
-    /// Opens a stream on the first lane that has little to write, so that small streams share rounds, or else on the
-    /// one that has least.
+    /// Opens a stream on a lane that has little to write, this worker's or else the first, so that small streams share
+    /// rounds; if there is none, on the one that has least.
     pub(super) fn open(&self, header: &StreamHeader) -> Result<(Arc<Lane>, u32), Reason> {
         let state = self.state.lock();
         if let Some(reason) = state.end {
@@ -109,17 +112,21 @@ impl Lanes {
         }
         let best = match state.up.as_slice() {
             [only] => Some(only),
-            lanes => lanes.iter().min_by_key(|lane| lane.with(|mux, _| mux.load())),
+            lanes => {
+                let here = workers::current();
+                lanes.iter().min_by_key(|lane| (lane.with(|mux, _| mux.load()), lane.worker != here))
+            }
         };
         let Some(lane) = best else { return Err(Reason::AgentLost) };
         let id = lane.with(|mux, _| mux.open(header))?;
         Ok((Arc::clone(lane), id))
     }
 
-    /// The next stream the peer has opened on any lane; `None` once the session has ended.
+    /// The next stream the peer has opened on any lane of this worker; `None` once the session has ended.
     pub(super) fn poll_accept(&self, waker: &Waker) -> Poll<Option<(Arc<Lane>, u32, StreamHeader)>> {
         let mut state = self.state.lock();
-        for lane in &state.up {
+        let here = workers::current();
+        for lane in state.up.iter().filter(|lane| lane.worker == here) {
             if let Poll::Ready(Some((id, header))) = lane.with(|mux, _| mux.poll_accept(waker)) {
                 return Poll::Ready(Some((Arc::clone(lane), id, header)));
             }

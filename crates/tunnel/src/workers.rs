@@ -1,0 +1,87 @@
+//! The threads that carry traffic. Each has a runtime of its own, and a task stays on the thread it was given to: a
+//! connection, its streams and its lane of the session meet without crossing threads.
+
+use std::cell::Cell;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::runtime::{Builder, Handle};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+thread_local! {
+    static NUMBER: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The number of the worker that this thread is; 0 for any thread that is none.
+pub(crate) fn current() -> usize {
+    NUMBER.get()
+}
+
+/// A process's workers: the thread that made them, and more if it has some. Clones are the same workers.
+#[derive(Debug, Clone, Default)]
+pub struct Workers {
+    others: Arc<[Handle]>,
+    next: Arc<AtomicUsize>,
+    _end: Option<Arc<DropGuard>>,
+}
+
+impl Workers {
+    /// As many workers as this machine needs: one for each core but one, which the kernel's own work with connections
+    /// fills. Must be called within the runtime that is the first of them.
+    ///
+    /// # Errors
+    /// What the system said when it gave no thread.
+    pub fn for_this_machine() -> io::Result<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self::start(cores.saturating_sub(1).max(1))
+    }
+
+    /// This thread and `count - 1` others. The others end with the last clone.
+    ///
+    /// # Errors
+    /// What the system said when it gave no thread.
+    pub fn start(count: usize) -> io::Result<Self> {
+        let end = CancellationToken::new();
+        let others =
+            (1..count).map(|number| start_one(number, end.clone())).collect::<io::Result<Vec<_>>>()?;
+        Ok(Self { others: others.into(), next: Arc::default(), _end: Some(Arc::new(end.drop_guard())) })
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.others.len() + 1
+    }
+
+    /// The runtime of a worker; `None` for the first, which is the caller's.
+    pub(crate) fn handle(&self, number: usize) -> Option<&Handle> {
+        self.others.get(number.checked_sub(1)?)
+    }
+
+    /// Whose turn it is.
+    pub(crate) fn next(&self) -> usize {
+        if self.others.is_empty() { 0 } else { self.next.fetch_add(1, Ordering::Relaxed) % self.count() }
+    }
+
+    /// Their runtimes, the caller's first.
+    ///
+    /// # Panics
+    /// Outside a runtime.
+    #[must_use]
+    pub fn runtimes(&self) -> Vec<Handle> {
+        std::iter::once(Handle::current()).chain(self.others.iter().cloned()).collect()
+    }
+}
+
+fn start_one(number: usize, end: CancellationToken) -> io::Result<Handle> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        NUMBER.set(number);
+        runtime.block_on(end.cancelled());
+        // What still runs has outlived its scope.
+        runtime.shutdown_background();
+    })?;
+    Ok(handle)
+}

@@ -111,7 +111,8 @@ impl Exposed {
 
 async fn serve_stream(header: StreamHeader, stream: Stream, entry: &Entry, scope: &Scope) {
     let mut open = entry.counters.open();
-    match entry.target.connect(header.connect_timeout, scope).await {
+    // On the heap, because it is over soon and the stream may be idle for long.
+    match Box::pin(entry.target.connect(header.connect_timeout, scope)).await {
         Ok(mut upstream) => {
             stream.confirm();
             let outcome = relay(stream, &mut upstream, TERMS, &entry.counters).await;

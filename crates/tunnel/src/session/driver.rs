@@ -98,6 +98,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 Ok(more) => more,
                 Err(reason) => return Poll::Ready(End::Lost(reason)),
             };
+            // Then nobody waits for input.
+            let was_backed_up = self.lane.with(|mux, _| mux.is_backed_up());
             if self.poll_gather(cx).is_pending() {
                 return Poll::Pending;
             }
@@ -108,7 +110,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             if self.lane.with(|mux, _| mux.closed()).is_some() {
                 return Poll::Ready(End::Closed);
             }
-            if more_to_read {
+            if more_to_read || was_backed_up && !self.lane.with(|mux, _| mux.is_backed_up()) {
                 // A peer that never pauses must not keep this worker from its other tasks.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;

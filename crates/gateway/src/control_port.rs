@@ -157,8 +157,8 @@ impl ControlPort {
         }
     }
 
-    /// Opens a session if the caller proves a token, and stays until it ends.
-    async fn session<IO>(&self, mut io: IO, caller: &Caller, transport: &'static str)
+    /// Opens a session if the caller proves a token.
+    async fn session<IO>(self: Arc<Self>, mut io: IO, caller: &Caller, transport: &'static str)
     where
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -176,6 +176,20 @@ impl ControlPort {
         let Admitted { registration, beginning } = admitted;
         beginning.start(io, &self.scope);
         let Some(registration) = registration else { return };
+        // In a task of its own, so that what the handshake needed goes.
+        let port = Arc::clone(&self);
+        let tls = caller.tls;
+        self.scope.spawn("session", async move { port.stay(registration, peer, transport, tls).await });
+    }
+
+    /// Keeps an agent registered until its session ends.
+    async fn stay(
+        &self,
+        registration: Registration,
+        peer: SocketAddr,
+        transport: &'static str,
+        tls: &'static str,
+    ) {
         let session = registration.agent.session.clone();
         if self.draining.is_cancelled() {
             // The drain began meanwhile, and may have told only those it found.
@@ -184,7 +198,7 @@ impl ControlPort {
         let agent = &registration.agent;
         tracing::info!(
             agent = %agent.instance, hostname = agent.hostname, release = agent.release, identity = %agent.identity,
-            %peer, transport, tls = caller.tls, services = agent.offers.len(), "session opened"
+            %peer, transport, tls, services = agent.offers.len(), "session opened"
         );
         agent.live(self.drain_timeout).await;
         let reason = session.end().unwrap_or(Reason::Unknown);

@@ -23,7 +23,7 @@ const READ_SIZE: usize = 64 * 1024;
 const LEAST_ROOM: usize = 16 * 1024;
 /// Reads in a row before it is the writer's turn again.
 const READS_PER_TURN: usize = 8;
-/// A read or a round of at most this many bytes is small.
+/// A read or a round of fewer bytes than this is small.
 const SMALL: usize = 4 * 1024;
 /// After so many small ones in a row, large buffers are given back to the allocator.
 const QUIET: u32 = 32;
@@ -67,7 +67,8 @@ where
         input: BytesMut::new(),
         output: BytesMut::new(),
         written: 0,
-        quiet: 0,
+        // Until it has carried something, a session holds no large buffer.
+        quiet: QUIET,
         needs_flush: false,
         gathered: false,
         keepalive: Keepalive::new(patience),
@@ -192,7 +193,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.input.capacity() - self.input.len() < LEAST_ROOM {
+        if self.is_quiet() {
+            self.input.reserve(SMALL);
+        } else if self.input.capacity() - self.input.len() < LEAST_ROOM {
             self.input.reserve(READ_SIZE);
         }
         poll_read_buf(Pin::new(&mut self.io), cx, &mut self.input)
@@ -261,7 +264,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
 
     /// Notes how much moved in one go.
     const fn note_size(&mut self, bytes: usize) {
-        self.quiet = if bytes > SMALL { 0 } else { self.quiet.saturating_add(1) };
+        self.quiet = if bytes >= SMALL { 0 } else { self.quiet.saturating_add(1) };
     }
 
     /// Whether large buffers have been of no use for a while.

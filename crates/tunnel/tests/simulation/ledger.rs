@@ -69,22 +69,22 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    /// Everything that is wrong with how this stream ended.
-    pub(crate) fn faults(&self, key: usize, is_draining: bool) -> String {
+    /// Everything that is wrong with how this stream ended; `reasons` are what its session may have told it.
+    pub(crate) fn faults(&self, key: usize, reasons: &[Reason]) -> String {
         let mut faults = String::new();
         if self.accepted > 1 {
             write!(faults, "stream {key} was accepted {} times. ", self.accepted).unwrap();
         }
         for (number, way) in self.ways.iter().enumerate() {
             let name = ["up", "down"][number];
-            self.check_way(way, is_draining, |what| {
+            self.check_way(way, reasons, |what| {
                 write!(faults, "stream {key} {name}: {what} in {self:?}. ").unwrap()
             });
         }
         faults
     }
 
-    fn check_way(&self, way: &Way, is_draining: bool, mut wrong: impl FnMut(&str)) {
+    fn check_way(&self, way: &Way, reasons: &[Reason], mut wrong: impl FnMut(&str)) {
         if way.read > way.written {
             wrong("more was read than written");
         }
@@ -93,11 +93,8 @@ impl Flow {
         }
         for ended in [way.wrote, way.got] {
             let Some(Ended::Failed(reason, session)) = ended else { continue };
-            let is_told = self.aborts.iter().flatten().any(|abort| *abort == reason)
-                || is_draining && reason == Reason::AgentDraining && self.accepted == 0;
-            // A session may end as announced; its streams are lost all the same.
-            let is_lost = session.is_some() && reason == Reason::AgentLost;
-            if !is_told && !is_lost && session != Some(reason) {
+            let mut told = self.aborts.iter().flatten().chain(reasons).copied().chain(session);
+            if !told.any(|told| told == reason) {
                 wrong("it failed for a reason that nobody gave");
             }
         }

@@ -162,7 +162,6 @@ impl Link {
                     last.truncate(keep);
                 }
                 way.is_ended = true;
-                way.is_unread = true;
                 way.wake();
             }
         }
@@ -183,6 +182,11 @@ impl Link {
     /// When this end last got bytes.
     pub(crate) fn heard(&self, side: usize) -> Instant {
         self.0.lock().ways[1 - side].heard
+    }
+
+    /// Whether this end still exists.
+    pub(crate) fn is_used(&self, side: usize) -> bool {
+        !self.0.lock().ways[1 - side].is_unread
     }
 
     /// Bytes this end has got in all.

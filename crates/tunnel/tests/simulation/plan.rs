@@ -87,6 +87,8 @@ pub(crate) enum Event {
 pub(crate) struct Scenario {
     pub(crate) weather: Weather,
     pub(crate) plans: Vec<Plan>,
+    /// Lanes of a session once streams share it.
+    pub(crate) lanes: usize,
     /// In order of time.
     pub(crate) storm: Vec<(Duration, Event)>,
 }
@@ -119,7 +121,7 @@ impl Scenario {
         let mut storm: Vec<_> =
             (0..faults).map(|_| (random.millis(0, span), event(&mut random.fork()))).collect();
         storm.sort_by_key(|(at, _)| *at);
-        Self { weather, plans, storm }
+        Self { weather, plans, lanes: random.len(1, 3), storm }
     }
 }
 

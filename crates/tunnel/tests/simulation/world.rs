@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_proto::handshake::{Hello, Offer, PROOF_LEN};
+use adit_proto::handshake::{Hello, Offer, PROOF_LEN, capabilities};
 use adit_proto::names::{HostPattern, InstanceId, ServiceName};
 use adit_proto::reason::Reason;
 use adit_tunnel::handshake;
@@ -44,12 +44,13 @@ pub(crate) async fn pause(time: Duration) {
 /// One try of the agent to open a session, and what became of it.
 #[derive(Debug)]
 struct Dialled {
-    link: Link,
+    /// Every lane there ever was.
+    lanes: Vec<Dialling>,
     /// Gateway's and agent's.
     sessions: [Option<Session>; 2],
     /// One for each end: whatever runs there dies with it.
     processes: [Scope; 2],
-    /// Something has happened that may end it.
+    /// Something has happened to the whole of it that may end it.
     has_cause: bool,
     /// The agent has announced that it takes no more streams.
     is_draining: bool,
@@ -57,6 +58,16 @@ struct Dialled {
     asked: [Option<Asked>; 2],
     /// The clocks jumped.
     jumped: Option<Instant>,
+}
+
+/// One connection.
+#[derive(Debug)]
+struct Dialling {
+    link: Link,
+    /// The gateway has welcomed it.
+    stands: bool,
+    /// Something has happened to it that may end it.
+    has_cause: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -146,7 +157,7 @@ impl World {
     /// An end has sent something that waits for an answer.
     pub(crate) fn asked(&self, number: usize, side: usize) {
         let dialled = &mut self.state.lock().dialled[number];
-        let carried = dialled.link.carried(side);
+        let carried = dialled.lanes[0].link.carried(side);
         if dialled.asked[side].is_none_or(|asked| asked.carried != carried) {
             dialled.asked[side] = Some(Asked { at: Instant::now(), carried });
         }
@@ -191,7 +202,8 @@ impl World {
     }
 
     fn heal(&self) {
-        self.state.lock().dialled.iter().for_each(|dialled| dialled.link.heal());
+        let state = self.state.lock();
+        state.dialled.iter().flat_map(|dialled| &dialled.lanes).for_each(|lane| lane.link.heal());
     }
 
     async fn happens(self: &Arc<Self>, event: Event, random: &mut Random) {
@@ -200,9 +212,13 @@ impl World {
                 let world = Arc::clone(self);
                 {
                     let state = &mut *self.state.lock();
-                    for dialled in &mut state.dialled {
-                        dialled.has_cause = true;
-                        dialled.link.strike(fault);
+                    // Everything, or what it hits.
+                    let one = random.chance(50);
+                    for lane in state.dialled.iter_mut().flat_map(|dialled| &mut dialled.lanes) {
+                        if !one || random.chance(50) {
+                            lane.has_cause = true;
+                            lane.link.strike(fault);
+                        }
                     }
                     let until = Instant::now() + time;
                     state.down_until = Some(state.down_until.map_or(until, |known| known.max(until)));
@@ -307,19 +323,14 @@ impl World {
     }
 
     async fn connect(world: &Arc<Self>, random: &mut Random) -> Option<(usize, Session)> {
-        let (link, near, mut far) = Link::new(world.scenario.weather, random);
         let processes = [Scope::new(), Scope::new()];
         let number = {
             let state = &mut *world.state.lock();
-            let is_down = state.down_until.is_some_and(|until| until > Instant::now());
-            if is_down {
-                link.strike(crate::pipe::Fault::BlackHole);
-            }
             state.dialled.push(Dialled {
-                link,
+                lanes: Vec::new(),
                 sessions: [None, None],
                 processes: processes.clone(),
-                has_cause: is_down,
+                has_cause: false,
                 is_draining: false,
                 asked: [None; 2],
                 jumped: None,
@@ -327,18 +338,62 @@ impl World {
             state.dialled.len() - 1
         };
         world.note(|| format!("agent dials {number}"));
-        processes[GATEWAY].spawn("gateway", Arc::clone(world).welcome(number, near));
-        let greeting = handshake::greet(&mut far, hello(number), &world.key, &EXPORTER);
-        match timeout(GREET_TIMEOUT, greeting).await {
-            Ok(Ok(_welcome)) => {}
-            failed => {
-                world.note(|| format!("agent has no session {number}: {failed:?}"));
-                return None;
-            }
-        }
+        let far = Self::dial(world, number, 0, random).await?;
         let session = Session::start(far, Side::Agent, &processes[AGENT]);
         world.state.lock().dialled[number].sessions[AGENT] = Some(session.clone());
+        let lanes = Self::keep_lanes(Arc::clone(world), number, session.clone(), random.fork());
+        processes[AGENT].spawn("lanes", lanes);
         Some((number, session))
+    }
+
+    /// Opens further lanes while streams share them, as an agent does.
+    async fn keep_lanes(self: Arc<Self>, number: usize, session: Session, mut random: Random) {
+        let mut backoff = Backoff::new(random.next());
+        loop {
+            session.shared().await;
+            session.lanes_below(self.scenario.lanes).await;
+            if session.end().is_some() || session.is_leaving() {
+                return;
+            }
+            if let Some(far) = Self::dial(&self, number, capabilities::LANES, &mut random).await
+                && let Ok(beginning) = session.add_lane(&[])
+            {
+                self.note(|| format!("session {number} has another lane"));
+                let process = self.state.lock().dialled[number].processes[AGENT].clone();
+                beginning.start(far, &process);
+                continue;
+            }
+            pause(backoff.next_pause()).await;
+        }
+    }
+
+    /// A connection that the gateway has welcomed, for a session or for a further lane of it.
+    async fn dial(world: &Arc<Self>, number: usize, wants: u64, random: &mut Random) -> Option<End> {
+        let (link, near, mut far) = Link::new(world.scenario.weather, random);
+        let (lane, process) = {
+            let state = &mut *world.state.lock();
+            let is_down = state.down_until.is_some_and(|until| until > Instant::now());
+            if is_down {
+                link.strike(crate::pipe::Fault::BlackHole);
+            }
+            let lanes = &mut state.dialled[number].lanes;
+            lanes.push(Dialling { link, stands: false, has_cause: is_down });
+            let lane = lanes.len() - 1;
+            (lane, state.dialled[number].processes[GATEWAY].clone())
+        };
+        process.spawn("gateway", Arc::clone(world).welcome(number, near));
+        let hello = Hello { capabilities: wants, ..hello(number) };
+        let greeting = handshake::greet(&mut far, hello, &world.key, &EXPORTER);
+        match timeout(GREET_TIMEOUT, greeting).await {
+            Ok(Ok(_welcome)) => {
+                world.state.lock().dialled[number].lanes[lane].stands = true;
+                Some(far)
+            }
+            failed => {
+                world.note(|| format!("agent has no connection for session {number}: {failed:?}"));
+                None
+            }
+        }
     }
 
     /// The gateway's side of a new connection.
@@ -346,11 +401,18 @@ impl World {
         let greeting = async {
             let hello = handshake::read_hello(&mut near).await?;
             assert!(handshake::is_proved(&hello, &self.key, &EXPORTER));
-            Ok::<_, handshake::HandshakeError>(())
+            Ok::<_, handshake::HandshakeError>(hello.capabilities)
         };
-        let Ok(Ok(())) = timeout(GREET_TIMEOUT, greeting).await else { return };
+        let Ok(Ok(wants)) = timeout(GREET_TIMEOUT, greeting).await else { return };
         let process = self.state.lock().dialled[number].processes[GATEWAY].clone();
         let welcome = handshake::welcome(1, "simulated", &self.key, &EXPORTER);
+        if wants & capabilities::LANES != 0 {
+            let session = self.state.lock().dialled[number].sessions[GATEWAY].clone();
+            if let Some(Ok(beginning)) = session.map(|session| session.add_lane(&welcome)) {
+                beginning.start(near, &process);
+            }
+            return;
+        }
         let (session, beginning) = Session::prepare(Side::Gateway, &welcome);
         let replaced = {
             let state = &mut *self.state.lock();
@@ -454,8 +516,8 @@ impl World {
         let mut state = self.state.lock();
         let mut faults = std::mem::take(&mut state.faults);
         for (number, dialled) in state.dialled.iter().enumerate() {
-            if dialled.link.ends() > 0 {
-                faults.push(format!("link {number} still has {} ends", dialled.link.ends()));
+            for lane in dialled.lanes.iter().filter(|lane| lane.link.ends() > 0) {
+                faults.push(format!("a link of session {number} still has {} ends", lane.link.ends()));
             }
             for end in dialled.sessions.iter().flatten().filter_map(Session::end) {
                 if end == Reason::ProtocolError || end == Reason::Unknown {
@@ -466,7 +528,11 @@ impl World {
         let flows = &state.flows;
         for (key, flow) in flows.iter().enumerate() {
             let is_draining = flow.session.is_some_and(|number| state.dialled[number].is_draining);
-            let fault = flow.faults(key, is_draining);
+            let mut reasons = flow.session.map(|number| state.dialled[number].reasons()).unwrap_or_default();
+            if is_draining && flow.accepted == 0 {
+                reasons.push(Reason::AgentDraining);
+            }
+            let fault = flow.faults(key, &reasons);
             if !fault.is_empty() {
                 faults.push(fault);
             }
@@ -483,22 +549,40 @@ impl World {
 }
 
 impl Dialled {
+    /// What a stream may be told beside what its two ends did to it.
+    fn reasons(&self) -> Vec<Reason> {
+        let mut reasons: Vec<_> = self.sessions.iter().flatten().filter_map(Session::end).collect();
+        // A lane may be lost while its session stands; and a session may end as announced while its streams are lost.
+        if self.has_cause || self.is_crashed() || self.lanes.iter().any(|lane| lane.has_cause) {
+            reasons.extend([Reason::AgentLost, Reason::SessionTimeout]);
+        }
+        reasons
+    }
+
+    fn is_crashed(&self) -> bool {
+        self.processes.iter().any(Scope::is_cancelled)
+    }
+
     /// What is wrong with how long a session has stood.
     fn overdue(&self, side: usize, session: &Session) -> Option<String> {
         let now = Instant::now();
         let grace = LOOK * 2;
         if let Some(end) = session.end() {
-            let is_early = !self.has_cause && self.processes.iter().all(|process| !process.is_cancelled());
-            // Said once: this is a cause now.
+            let is_struck = self.lanes.iter().filter(|lane| lane.stands).all(|lane| lane.has_cause);
+            let is_early = !self.has_cause && !is_struck && !self.is_crashed();
             return (is_early && self.sessions.iter().flatten().count() == 2)
                 .then(|| format!("it ended without a cause: {end}"));
         }
         let since = |then: Instant| now - self.jumped.map_or(then, |jumped| then.max(jumped));
-        let silence = since(self.link.heard(side));
-        if silence > IDLE_BOUND + grace {
-            return Some(format!("nothing was heard for {silence:?}"));
+        for Dialling { link, .. } in &self.lanes {
+            let silence = since(link.heard(side));
+            if link.is_used(side) && silence > IDLE_BOUND + grace {
+                return Some(format!("nothing was heard for {silence:?}"));
+            }
         }
-        let asked = self.asked[side].filter(|asked| asked.carried == self.link.carried(side))?;
+        // With several lanes nobody can tell which one carries a stream.
+        let [Dialling { link, .. }] = self.lanes.as_slice() else { return None };
+        let asked = self.asked[side].filter(|asked| asked.carried == link.carried(side))?;
         let waits = since(asked.at);
         (waits > WAITING_BOUND + grace).then(|| format!("nothing answers what was sent for {waits:?}"))
     }

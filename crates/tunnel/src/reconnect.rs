@@ -4,7 +4,10 @@ use std::time::Duration;
 
 /// First pause after a try that failed, before jitter.
 const BASE: Duration = Duration::from_millis(50);
-/// Longest pause during the first minute of an outage.
+/// How long an outage may be a restart, and the longest pause meanwhile: whoever comes back finds its agents soon.
+const RESTART: Duration = Duration::from_secs(5);
+const CAP_RESTART: Duration = Duration::from_millis(300);
+/// Longest pause after that, during the first minute of an outage.
 const CAP_EARLY: Duration = Duration::from_secs(2);
 /// Longest pause after that.
 const CAP_LATE: Duration = Duration::from_secs(30);
@@ -43,7 +46,7 @@ impl Backoff {
     /// first time anything from nothing, so that one dropped connection is back at once.
     #[must_use]
     pub fn next_pause(&mut self) -> Duration {
-        let cap = if self.waited < Duration::from_secs(60) { CAP_EARLY } else { CAP_LATE };
+        let cap = cap(self.waited);
         let ceiling = BASE.mul_f64(1.6_f64.powi(i32::try_from(self.tries.min(40)).unwrap_or(40))).min(cap);
         let pause = if self.tries == 0 {
             ceiling.mul_f64(self.fraction())
@@ -65,6 +68,15 @@ impl Backoff {
     }
 }
 
+/// The longest pause after an outage of this length.
+const fn cap(waited: Duration) -> Duration {
+    match waited.as_secs() {
+        secs if secs < RESTART.as_secs() => CAP_RESTART,
+        0..60 => CAP_EARLY,
+        60.. => CAP_LATE,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,10 +90,23 @@ mod tests {
             for _ in 0..500 {
                 let pause = backoff.next_pause();
                 assert!(pause >= BASE / 2);
-                assert!(pause <= if waited < Duration::from_secs(60) { CAP_EARLY } else { CAP_LATE });
+                assert!(pause <= cap(waited));
                 waited += pause;
             }
             assert!(backoff.next_pause() >= CAP_LATE / 2);
+        }
+    }
+
+    #[test]
+    fn a_restart_of_a_few_seconds_is_noticed_within_a_fraction_of_one() {
+        for seed in 0..200 {
+            let mut backoff = Backoff::new(seed);
+            let mut waited = Duration::ZERO;
+            while waited < RESTART {
+                let pause = backoff.next_pause();
+                assert!(pause <= CAP_RESTART, "{pause:?} after {waited:?}");
+                waited += pause;
+            }
         }
     }
 
@@ -100,7 +125,7 @@ mod tests {
     #[test]
     fn only_a_session_that_stood_for_a_while_makes_the_next_try_quick_again() {
         let mut backoff = Backoff::new(3);
-        for _ in 0..20 {
+        for _ in 0..40 {
             assert!(backoff.next_pause() > Duration::ZERO);
         }
         backoff.stood(Duration::from_secs(1));

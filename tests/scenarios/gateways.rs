@@ -134,7 +134,8 @@ impl Stand {
             let exporter = exporter(io.get_ref().1).unwrap();
             let hello = read_hello(&mut io).await.unwrap();
             let key = TokenKey::new(TOKEN.as_bytes());
-            let (session, beginning) = Session::prepare(Side::Gateway, &welcome(1, "test", &key, &exporter));
+            let (session, beginning) =
+                Session::prepare(Side::Gateway, &welcome(1, 0, "test", &key, &exporter));
             beginning.start(io, &self.scope);
             (hello, session)
         })

@@ -11,6 +11,7 @@ mod backpressure;
 mod control_port;
 mod drain;
 mod expectations;
+mod forwarding;
 mod framing;
 mod gateways;
 mod headers;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use adit_proto::names::ServiceName;
+use adit_proto::names::{Destination, ServiceName};
 use adit_telemetry::logs::LineWriter;
 use adit_tunnel::proof::TokenKey;
 use adit_tunnel::proxy::Egress;
@@ -24,8 +24,10 @@ pub struct Config {
     pub token: TokenKey,
     /// How the gateway's certificate is checked.
     pub verify: Verify,
-    /// What is offered; at least one.
+    /// What is offered; none only where something is forwarded.
     pub services: Vec<Service>,
+    /// What is forwarded the other way round.
+    pub forwards: Vec<Forward>,
     /// Where the agent's own `/metrics`, `/healthz` and `/ready` listen; `None`: nowhere.
     pub listen: Option<SocketAddr>,
     /// Where the process's own log goes, so that its drops are counted.
@@ -34,6 +36,15 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// The commit this was built from, for metrics.
     pub revision: &'static str,
+}
+
+/// One address here whose connections the gateway makes on its side. It has to allow that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forward {
+    /// Address to bind.
+    pub listen: SocketAddr,
+    /// Where the gateway connects to.
+    pub to: Destination,
 }
 
 /// One offered service.
@@ -61,6 +72,9 @@ impl Service {
                  HTTP, such as http://{host}:{port}"
             ))),
             (ServiceName::Host(_), _) => Ok(()),
+            (ServiceName::Dial(to), _) => {
+                Err(UrlError(format!("{to} is not what a service can be reached by")))
+            }
         }
     }
 }

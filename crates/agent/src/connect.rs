@@ -41,6 +41,8 @@ pub(crate) struct Keeper {
     pub(crate) instance: InstanceId,
     pub(crate) hostname: String,
     pub(crate) exposed: Arc<Exposed>,
+    /// What the gateway has to grant.
+    pub(crate) capabilities: u64,
     pub(crate) observe: GatewayCounters,
     pub(crate) place: Place,
     /// Counts the sessions of this process.
@@ -65,6 +67,10 @@ enum ConnectError {
     Handshake(#[from] HandshakeError),
     #[error("the gateway did not answer the hello within {} s", GREET_TIMEOUT.as_secs())]
     Silent,
+    #[error(
+        "the gateway does not forward connections of agents; it is too old, or another one than was meant"
+    )]
+    NotGranted,
 }
 
 impl ConnectError {
@@ -73,7 +79,7 @@ impl ConnectError {
     fn is_refusal(&self) -> bool {
         match self {
             Self::Handshake(HandshakeError::Refused(refused)) => refused.reason != Reason::Draining,
-            Self::Handshake(HandshakeError::GatewayUnproved) => true,
+            Self::Handshake(HandshakeError::GatewayUnproved) | Self::NotGranted => true,
             Self::Dial(_) | Self::Handshake(_) | Self::Silent => false,
         }
     }
@@ -83,6 +89,7 @@ impl ConnectError {
         match self {
             Self::Dial(error) => dial::label(error),
             Self::Silent => "timeout",
+            Self::NotGranted => Reason::ForwardingDenied.label(),
             Self::Handshake(HandshakeError::Refused(refused)) => refused.reason.label(),
             Self::Handshake(HandshakeError::GatewayUnproved) => "gateway_unproved",
             Self::Handshake(_) => "handshake",
@@ -151,7 +158,7 @@ impl Keeper {
         let Dialled { mut io, exporter, carrier } = self.gateway.dial().await?;
         let hello = Hello {
             versions: (MIN_VERSION, VERSION),
-            capabilities: 0,
+            capabilities: self.capabilities,
             instance: self.instance,
             generation: self.generation.fetch_add(1, Ordering::Relaxed) + 1,
             release: env!("CARGO_PKG_VERSION").to_owned(),
@@ -163,6 +170,9 @@ impl Keeper {
         let welcome = tokio::time::timeout(GREET_TIMEOUT, greeting)
             .await
             .map_err(|_elapsed| ConnectError::Silent)??;
+        if welcome.capabilities & self.capabilities != self.capabilities {
+            return Err(ConnectError::NotGranted);
+        }
         let session = Session::start(io, Side::Agent, &self.sessions);
         if welcome.capabilities & capabilities::LANES != 0 {
             lanes::keep(&session, &self.gateway, &self.key, hello, &self.sessions);

@@ -1,8 +1,9 @@
 //! The private side: streams to upstreams, and the file server.
 //!
 //! Reading order: [`config`] for what an agent is told, `server` for what it starts and how it drains, `links`
-//! and `connect` for the sessions it keeps up, `lanes` for their further connections and `dial` for how it gets there, `expose` for what happens to one stream,
-//! `upstream` for where it ends. [`files`] is the file server, also used on its own.
+//! and `connect` for the sessions it keeps up, `lanes` for their further connections and `dial` for how it gets there,
+//! `expose` for what happens to one stream, `upstream` for where it ends, `forward` for the other way round. [`files`]
+//! is the file server, also used on its own.
 
 mod board;
 mod clock;
@@ -11,6 +12,7 @@ mod connect;
 mod dial;
 mod expose;
 pub mod files;
+mod forward;
 mod lanes;
 mod links;
 pub mod observe;

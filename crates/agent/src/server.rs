@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit_proto::handshake::capabilities;
 use adit_proto::names::InstanceId;
 use adit_proto::reason::Reason;
 use adit_tunnel::scope::Scope;
@@ -26,14 +27,15 @@ use crate::board::Board;
 use crate::clock;
 use crate::dial::Dialer;
 use crate::expose::Exposed;
+use crate::forward::Forwarder;
 use crate::links::Links;
 use crate::observe::Observe;
 
 /// Why an agent did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Its own metrics listener could not be bound.
-    #[error("cannot listen on {addr} (the agent's own metrics)")]
+    /// A listener of its own could not be bound: its metrics, or what it forwards.
+    #[error("cannot listen on {addr}")]
     Bind {
         /// The address asked for.
         addr: SocketAddr,
@@ -123,12 +125,18 @@ impl Agent {
                 Some(bound)
             }
         };
+        let mut forwarders = Vec::new();
+        for forward in &config.forwards {
+            let bound = Forwarder::bind(forward, &observe, &board).await;
+            forwarders.push(bound.map_err(|source| StartError::Bind { addr: forward.listen, source })?);
+        }
         let awoken = watch::Sender::new(());
         let links = Links {
             key: config.token,
             instance,
             hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             exposed: Arc::new(exposed),
+            capabilities: if forwarders.is_empty() { 0 } else { capabilities::FORWARDING },
             observe: observe.clone(),
             board: board.clone(),
             sessions: sessions.clone(),
@@ -136,6 +144,9 @@ impl Agent {
             awoken: awoken.subscribe(),
         };
         let keeping = Scope::new();
+        for forwarder in forwarders {
+            keeping.spawn("forwarder", forwarder.run(streams.clone()));
+        }
         links.keep(dialers, config.each_address, &keeping);
         keeping.spawn("clock", clock::watch(awoken, observe));
         Ok(Self {

@@ -103,6 +103,8 @@ mod tests {
             "adit tcp server --token T --proxy-protocol= --lb-proxy-protocol --trusted-proxy 10.0.0.0/8",
             "adit tcp client --token T --url wss://h:8123 --upstream 127.0.0.1 --ports 80,443",
             "adit tcp client --token T --url wss://h:8123/connect --upstream h --tcp-ports 8000-8010 --license L",
+            "adit tcp server --token T --client-forwarding",
+            "adit tcp client --token T --url wss://h --local 3000:127.0.0.1:3000",
             "adit tcp client --token T --url wss://h -p 22 --upstream localhost",
             "adit tcp client --token T --url wss://h --upstream 8551=127.0.0.1:8551,2222=127.0.0.1:22",
             "adit gateway -f gateway.yaml",

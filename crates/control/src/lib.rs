@@ -7,5 +7,5 @@
 pub mod policy;
 pub mod snapshot;
 
-pub use policy::{Denial, Permit, Subject, authorize};
+pub use policy::{Denial, DialPermit, Permit, Subject, authorize, authorize_dial};
 pub use snapshot::{Rules, Snapshot, Snapshots};

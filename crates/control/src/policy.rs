@@ -1,6 +1,6 @@
 //! The one place that says yes.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use adit_proto::names::ServiceName;
 use adit_proto::reason::Reason;
@@ -55,6 +55,39 @@ pub fn authorize(snapshot: &Snapshot, subject: &Subject, service: &ServiceName) 
     Ok(Permit { service: service.clone(), generation: snapshot.generation() })
 }
 
+/// A yes to a connection from the gateway itself, for an agent. Only [`authorize_dial`] makes one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DialPermit {
+    address: SocketAddr,
+}
+
+impl DialPermit {
+    /// Where to.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// May an agent have the gateway connect to this address? Link-local addresses are nobody's services, and in a cloud
+/// they hand out the machine's own credentials.
+///
+/// # Errors
+/// [`Denial`] when the rules allow no such thing, or never to this address.
+pub fn authorize_dial(snapshot: &Snapshot, address: SocketAddr) -> Result<DialPermit, Denial> {
+    let is_service = match address.ip().to_canonical() {
+        IpAddr::V4(ip) => {
+            !(ip.is_link_local() || ip.is_multicast() || ip.is_broadcast() || ip.is_unspecified())
+        }
+        IpAddr::V6(ip) => !(ip.is_unicast_link_local() || ip.is_multicast() || ip.is_unspecified()),
+    };
+    if snapshot.rules().client_forwarding && is_service {
+        Ok(DialPermit { address })
+    } else {
+        Err(Denial { reason: Reason::ForwardingDenied })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,6 +113,22 @@ mod tests {
         );
         assert!(decide(&["2001:db8::/32"], "2001:db8::1").is_ok());
         assert!(decide(&["2001:db8::/32"], "203.0.113.9").is_err());
+    }
+
+    #[test]
+    fn a_gateway_connects_for_agents_only_where_it_is_told_to_and_never_to_link_local_addresses() {
+        let dial = |client_forwarding, address: &str| {
+            let rules = Rules { client_forwarding, ..Rules::default() };
+            authorize_dial(&Snapshots::new(rules).current(), address.parse().unwrap())
+        };
+        assert_eq!(dial(true, "127.0.0.1:3000").unwrap().address().port(), 3000);
+        assert!(dial(true, "[::1]:1").is_ok() && dial(true, "10.0.0.1:1").is_ok());
+        assert_eq!(dial(false, "127.0.0.1:3000"), Err(Denial { reason: Reason::ForwardingDenied }));
+        for address in
+            ["169.254.169.254:80", "[fe80::1]:80", "[::ffff:169.254.169.254]:80", "0.0.0.0:80", "[::]:80"]
+        {
+            assert!(dial(true, address).is_err(), "{address}");
+        }
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub struct Rules {
     pub allow: Vec<IpNet>,
     /// Proxies whose word about the client's address is believed. Empty: none.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether agents may have the gateway connect to addresses of its own network.
+    pub client_forwarding: bool,
 }
 
 impl Rules {

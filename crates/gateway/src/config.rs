@@ -25,6 +25,8 @@ pub struct Config {
     pub allow: Vec<IpNet>,
     /// Proxies in front of the gateway whose `X-Forwarded-*`, `Forwarded` and PROXY headers are believed. Empty: none.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether agents may have the gateway connect to addresses of its own network.
+    pub client_forwarding: bool,
     /// Bounds on what clients and agents may cost.
     pub limits: Limits,
     /// Where the request log goes; `None` writes none.

@@ -20,6 +20,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::NamedToken;
+use crate::forwarding::Forwarding;
 use crate::listener::accept_all;
 use crate::observe::{Carrier, Observe};
 use crate::sessions::{Arrival, Registration, Sessions};
@@ -43,6 +44,8 @@ pub(crate) struct ControlPort {
     pub(crate) sessions: Arc<Sessions>,
     /// Public ports that agents may offer.
     pub(crate) ports: Ports,
+    /// What agents may have the gateway connect to.
+    pub(crate) forwarding: Forwarding,
     /// `http` or `tcp`, as `/status` says it.
     pub(crate) mode: &'static str,
     pub(crate) observe: Observe,
@@ -256,13 +259,15 @@ impl ControlPort {
             let text = "the gateway is shutting down; another one, or the next one, will answer soon";
             return Err((Reason::Draining, text.to_owned()));
         }
-        let welcome = handshake::welcome(version, env!("CARGO_PKG_VERSION"), &token.key, &caller.exporter);
+        let granted = self.forwarding.grant(&hello)?;
+        let release = env!("CARGO_PKG_VERSION");
+        let welcome = handshake::welcome(version, granted, release, &token.key, &caller.exporter);
         if hello.capabilities & capabilities::LANES != 0 {
             let beginning = self.sessions.session_of(&hello, &token.name)?.add_lane(&welcome);
             let said = |reason| (reason, "the session that this lane is for takes none".to_owned());
             return Ok(Admitted { registration: None, beginning: beginning.map_err(said)? });
         }
-        if hello.offers.is_empty() {
+        if hello.offers.is_empty() && granted == 0 {
             return Err((Reason::BadRequest, "the agent offers no service".to_owned()));
         }
         let identity: Arc<str> = token.name.as_str().into();
@@ -271,6 +276,9 @@ impl ControlPort {
         let arrival = Arrival { hello, identity, remote: caller.peer, carrier, ports };
         let (session, beginning) = Session::prepare(Side::Gateway, &welcome);
         let registration = self.sessions.register(arrival, session)?;
+        if granted & capabilities::FORWARDING != 0 {
+            self.forwarding.serve(&registration.agent, &self.scope);
+        }
         Ok(Admitted { registration: Some(registration), beginning })
     }
 

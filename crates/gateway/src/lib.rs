@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`config`] for what a gateway is told; `flow` for the whole life of a request, read this first;
 //! then its phases in order: `identify`, `router`, `balancer`, `forward`. `tcp` is the same for a connection of a TCP
-//! service. `listener` and `http` turn sockets into flows, `proxied` hears from balancers in front, `sessions` knows which agents are there, `refusal` is the one place that says no, `observe` counts and
+//! service. `listener` and `http` turn sockets into flows, `proxied` hears from balancers in front, `forwarding` connects
+//! for agents, `sessions` knows which agents are there, `refusal` is the one place that says no, `observe` counts and
 //! records, `control_port` is where agents, `adit status` and Prometheus connect, `server` puts it together.
 
 mod balancer;
@@ -10,6 +11,7 @@ pub mod config;
 mod control_port;
 mod flow;
 mod forward;
+mod forwarding;
 mod http;
 mod identify;
 mod inherited;

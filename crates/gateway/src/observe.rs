@@ -35,6 +35,8 @@ pub use families::FAMILIES;
 const DURATION_BUCKETS: [f64; 8] = [0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 /// The host label of requests no service answers for, and of services that have no label of their own.
 pub(crate) const NO_SERVICE: &str = "other";
+/// The service label of connections that were made for agents.
+const FORWARDED: &str = "forwarded";
 /// Who asks, as long as clients have no identities of their own.
 const ANONYMOUS: &str = "anonymous";
 /// How many series one service may have: a histogram is eleven, a counter one, and clients and upstreams choose methods
@@ -108,6 +110,8 @@ struct Inner {
     auth_failures: Family<ByReason, Counter>,
     /// Requests that reached no service.
     unrouted: ServiceCounters,
+    /// Connections that were made for agents.
+    forwarded: ServiceCounters,
 }
 
 /// The families that are counted for each service. Clones count together.
@@ -141,6 +145,7 @@ impl Observe {
     ) -> Self {
         let traffic = Traffic::new();
         let unrouted = ServiceCounters::new(&NO_SERVICE.into(), UNROUTED, &traffic, None);
+        let forwarded = ServiceCounters::new(&FORWARDED.into(), UNROUTED, &traffic, None);
         let inner = Inner {
             metrics: Metrics::new(),
             log,
@@ -159,6 +164,7 @@ impl Observe {
             takeovers: Counter::default(),
             auth_failures: Family::default(),
             unrouted,
+            forwarded,
         };
         families::register(&inner, process_log, revision, workers);
         Self { inner: Arc::new(inner) }

@@ -18,6 +18,7 @@ use crate::Config;
 use crate::config::TcpServices;
 use crate::control_port::ControlPort;
 use crate::flow::DataPlane;
+use crate::forwarding::Forwarding;
 use crate::http::Serving;
 use crate::inherited::Inherited;
 use crate::listener::{self, Face};
@@ -128,7 +129,11 @@ impl Gateway {
         let observe = Observe::new(config.request_log, config.process_log, revision, workers);
         let sessions =
             Sessions::new(observe.clone(), config.limits.max_sessions, config.limits.max_idle_streams);
-        let rules = Rules { allow: config.allow, trusted_proxies: config.trusted_proxies };
+        let rules = Rules {
+            allow: config.allow,
+            trusted_proxies: config.trusted_proxies,
+            client_forwarding: config.client_forwarding,
+        };
         let (listeners, connections, flows, control, asking) =
             (Scope::new(), Scope::over(workers), Scope::over(workers), Scope::over(workers), Scope::new());
         let slots = Arc::new(Semaphore::new(config.limits.max_connections));
@@ -144,10 +149,11 @@ impl Gateway {
         let own = publics.iter().map(|(_, addr, _)| addr.port()).chain([control_addr.port()]).collect();
         let ports =
             Ports::new(config.tcp, own, inherited, Arc::clone(&slots), Arc::clone(&plane), listeners.clone());
-        let serving = Arc::new(Serving::new(plane, connections.clone()));
+        let serving = Arc::new(Serving::new(Arc::clone(&plane), connections.clone()));
         let port = Arc::new(ControlPort {
             sessions: Arc::clone(&sessions),
             ports: ports.clone(),
+            forwarding: Forwarding { plane, slots: Arc::clone(&slots) },
             mode: if publics.is_empty() { status::TCP } else { status::HTTP },
             observe,
             tokens: config.tokens,

@@ -137,6 +137,7 @@ impl Routes {
             ServiceName::Host(HostPattern::Suffix(domain)) => self.suffix.get(domain.as_str()),
             ServiceName::Host(HostPattern::Any) => self.any.as_ref(),
             ServiceName::Tcp(port) => self.ports.get(port),
+            ServiceName::Dial(_) => None,
         }
     }
 
@@ -148,6 +149,8 @@ impl Routes {
             }
             ServiceName::Host(HostPattern::Any) => self.any = Some(service),
             ServiceName::Tcp(port) => drop(self.ports.insert(*port, service)),
+            // Offers of it are refused, and nobody would find them.
+            ServiceName::Dial(_) => {}
         }
     }
 
@@ -157,6 +160,7 @@ impl Routes {
             ServiceName::Host(HostPattern::Suffix(domain)) => drop(self.suffix.remove(domain.as_str())),
             ServiceName::Host(HostPattern::Any) => self.any = None,
             ServiceName::Tcp(port) => drop(self.ports.remove(port)),
+            ServiceName::Dial(_) => {}
         }
     }
 
@@ -392,7 +396,7 @@ impl Sessions {
         let label: Arc<str> =
             if routes.len() < self.max_labels { name.to_string().into() } else { NO_SERVICE.into() };
         let counters = match name {
-            ServiceName::Host(_) => self.observe.service(&label),
+            ServiceName::Host(_) | ServiceName::Dial(_) => self.observe.service(&label),
             ServiceName::Tcp(port) => self.observe.port(&label, *port),
         };
         let service = Arc::new(Service {

@@ -136,6 +136,32 @@ pub enum ServiceName {
     Host(HostPattern),
     /// Every connection to this TCP port.
     Tcp(u16),
+    /// Not offered by anybody: where an agent asks the gateway to connect to.
+    Dial(Destination),
+}
+
+/// A host and a port, as in `127.0.0.1:3000` or `[::1]:3000`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Destination {
+    /// The host.
+    pub host: Hostname,
+    /// The port.
+    pub port: u16,
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+impl FromStr for Destination {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let (host, port) = text.rsplit_once(':').ok_or(NameError::Port)?;
+        Ok(Self { host: host.parse()?, port: parse_port(port)? })
+    }
 }
 
 impl ServiceName {
@@ -143,7 +169,7 @@ impl ServiceName {
     #[must_use]
     pub const fn tcp_port(&self) -> Option<u16> {
         match self {
-            Self::Host(_) => None,
+            Self::Host(_) | Self::Dial(_) => None,
             Self::Tcp(port) => Some(*port),
         }
     }
@@ -160,6 +186,7 @@ impl fmt::Display for ServiceName {
         match self {
             Self::Host(hosts) => hosts.fmt(f),
             Self::Tcp(port) => write!(f, "tcp:{port}"),
+            Self::Dial(to) => write!(f, "dial:{to}"),
         }
     }
 }
@@ -168,6 +195,9 @@ impl FromStr for ServiceName {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
+        if let Some(to) = text.strip_prefix("dial:") {
+            return to.parse().map(Self::Dial);
+        }
         text.strip_prefix("tcp:")
             .map_or_else(|| text.parse().map(Self::Host), |port| parse_port(port).map(Self::Tcp))
     }
@@ -261,14 +291,21 @@ mod tests {
 
     #[test]
     fn a_service_is_named_by_hosts_or_by_a_port() {
-        for (text, port) in
-            [("tcp:1", Some(1)), ("tcp:65535", Some(65535)), ("*.a.example", None), ("*", None)]
-        {
+        for (text, port) in [
+            ("tcp:1", Some(1)),
+            ("tcp:65535", Some(65535)),
+            ("*.a.example", None),
+            ("*", None),
+            ("dial:[::1]:80", None),
+        ] {
             let name: ServiceName = text.parse().unwrap();
             assert_eq!((name.to_string().as_str(), name.tcp_port()), (text, port));
         }
         for text in ["tcp:", "tcp:0", "tcp:080", "tcp:+80", "tcp:65536", "tcp:80 ", "tcp:a"] {
             assert_eq!(text.parse::<ServiceName>(), Err(NameError::Port), "{text}");
+        }
+        for text in ["dial:", "dial:h", "dial:h:0", "dial::80", "dial:h:80:1", "dial:::1:80"] {
+            assert!(text.parse::<ServiceName>().is_err(), "{text}");
         }
         assert_eq!("udp:53".parse::<ServiceName>(), Err(NameError::Character(':')));
     }

@@ -117,6 +117,8 @@ reasons! {
     NotOffered = 23, "not_offered", 502, Policy;
     /// A port that the agent offers is not allowed on the gateway, or cannot be bound there.
     PortUnavailable = 24, "port_unavailable", 409, Gateway;
+    /// The gateway connects nowhere on behalf of agents, or not there.
+    ForwardingDenied = 25, "forwarding_denied", 403, Policy;
 
     /// No service is known under this host name.
     NoRoute = 30, "no_route", 404, Client;

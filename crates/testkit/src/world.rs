@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use adit_agent::config::{GatewayUrl, Service, Transport, Upstream, Verify};
+use adit_agent::config::{Forward, GatewayUrl, Service, Transport, Upstream, Verify};
 use adit_agent::{Agent, Config as AgentConfig};
 use adit_gateway::config::{Config, Control, HttpListener, Limits, NamedToken, TcpServices, Tls};
 use adit_gateway::{Gateway, Inherited, StartError};
@@ -40,6 +40,7 @@ pub struct Plan {
 #[derive(Debug, Clone)]
 pub struct AgentPlan {
     offers: Vec<(String, String)>,
+    forwards: Vec<Forward>,
     transport: Transport,
     token: String,
     drain_timeout: Duration,
@@ -55,6 +56,7 @@ impl AgentPlan {
     pub fn new() -> Self {
         Self {
             offers: Vec::new(),
+            forwards: Vec::new(),
             transport: Transport::Auto,
             token: TOKEN.to_owned(),
             drain_timeout: Duration::from_secs(10),
@@ -69,6 +71,13 @@ impl AgentPlan {
     #[must_use]
     pub fn offer(mut self, host: &str, upstream: impl fmt::Display) -> Self {
         self.offers.push((host.to_owned(), upstream.to_string()));
+        self
+    }
+
+    /// Listens here and has the gateway connect there.
+    #[must_use]
+    pub fn forward(mut self, listen: SocketAddr, to: &str) -> Self {
+        self.forwards.push(Forward { listen, to: to.parse().unwrap() });
         self
     }
 
@@ -139,6 +148,7 @@ impl AgentPlan {
             token: TokenKey::new(self.token.as_bytes()),
             verify: Verify::TokenProof,
             services: self.offers.iter().map(service).collect(),
+            forwards: self.forwards.clone(),
             listen: Some(any_port()),
             drain_timeout: self.drain_timeout,
             process_log: None,
@@ -256,6 +266,7 @@ impl World {
             tokens: vec![NamedToken { name: TOKEN_NAME.to_owned(), key: TokenKey::new(TOKEN.as_bytes()) }],
             allow: Vec::new(),
             trusted_proxies: Vec::new(),
+            client_forwarding: false,
             tcp: Some(TcpServices {
                 listen: any_port().ip(),
                 ports: Vec::new(),

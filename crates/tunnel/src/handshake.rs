@@ -125,13 +125,9 @@ pub fn is_proved(hello: &Hello, key: &TokenKey, exporter: &Exporter) -> bool {
 
 /// The gateway's side, second half: the bytes that agree. They are the first of the session that it has let in.
 #[must_use]
-pub fn welcome(version: u16, release: &str, key: &TokenKey, exporter: &Exporter) -> BytesMut {
-    let mut welcome = Welcome {
-        version,
-        capabilities: capabilities::LANES,
-        release: release.to_owned(),
-        proof: [0; PROOF_LEN],
-    };
+pub fn welcome(version: u16, granted: u64, release: &str, key: &TokenKey, exporter: &Exporter) -> BytesMut {
+    let capabilities = granted | capabilities::LANES;
+    let mut welcome = Welcome { version, capabilities, release: release.to_owned(), proof: [0; PROOF_LEN] };
     welcome.proof = key.prove(Prover::Gateway, exporter, &welcome.signed_part());
     framed(Kind::Welcome, |out| welcome.encode(out))
 }
@@ -171,7 +167,7 @@ mod tests {
         let hello = read_hello(&mut io).await.unwrap();
         let proved = is_proved(&hello, &key, &exporter);
         if proved {
-            io.write_all(&welcome(1, "test", &key, &exporter)).await.unwrap();
+            io.write_all(&welcome(1, 0, "test", &key, &exporter)).await.unwrap();
         } else {
             let refused = Refused { reason: Reason::Unauthorized, message: "no".into() };
             refuse(&mut io, &refused).await.unwrap();
@@ -213,7 +209,7 @@ mod tests {
             assert!(Refused::decode(refused).is_ok());
             // He can only make up an answer of his own.
             let forged = TokenKey::new(b"guess");
-            middle_to_agent.write_all(&welcome(1, "x", &forged, &[1; 32])).await.unwrap();
+            middle_to_agent.write_all(&welcome(1, 0, "x", &forged, &[1; 32])).await.unwrap();
         };
         let (greeted, proved, ()) = tokio::join!(
             greet(&mut agent, hello(), &key, &[1; 32]),

@@ -108,6 +108,8 @@ const MARK: u64 = 1 << 63;
 #[derive(Debug)]
 pub(crate) struct Mux {
     side: Side,
+    /// Whether the peer may open streams. A gateway does, an agent only where it was granted.
+    takes_opens: bool,
     rows: HashMap<u32, Row, BuildHasherDefault<IdHasher>>,
     next_id: u32,
     last_peer_id: u32,
@@ -141,6 +143,7 @@ impl Mux {
     pub(crate) fn new(side: Side) -> Self {
         Self {
             side,
+            takes_opens: side == Side::Agent,
             rows: HashMap::default(),
             next_id: if side == Side::Gateway { 1 } else { 2 },
             last_peer_id: 0,
@@ -166,6 +169,11 @@ impl Mux {
     }
 
     // === For the session's users ===
+
+    /// The peer may open streams from now on.
+    pub(crate) const fn take_opens(&mut self) {
+        self.takes_opens = true;
+    }
 
     /// Sends this before any frame.
     pub(crate) fn begin_with(&mut self, prelude: &[u8]) {

@@ -106,6 +106,11 @@ impl Session {
         self.wait_for(|lanes| (lanes.count() < count || lanes.end().is_some()).then_some(())).await;
     }
 
+    /// Lets an agent open streams as well. Without it, one that does breaks the protocol.
+    pub fn take_opens(&self) {
+        self.lanes.take_opens();
+    }
+
     /// Opens a stream without waiting for anything; bytes may be written at once and travel right behind.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use adit_agent::config::{Config, GatewayUrl, Service, Verify};
+use adit_agent::config::{Config, Forward, GatewayUrl, Service, Verify};
 
 use crate::config::agent::AgentSettings;
 use crate::egress::EgressArgs;
@@ -57,6 +57,8 @@ pub(crate) struct ClientArgs {
 pub(crate) struct Offered {
     /// The services.
     pub(crate) services: Vec<Service>,
+    /// What is forwarded the other way round.
+    pub(crate) forwards: Vec<Forward>,
     /// The flags that say all this, each one word, for `--generate`.
     pub(crate) flags: Vec<String>,
 }
@@ -171,6 +173,7 @@ impl ClientArgs {
                 egress: self.egress.egress()?,
                 verify: self.verify()?,
                 services: offered.services,
+                forwards: offered.forwards,
                 token: self.token.read()?.key(),
                 listen: self.listen,
                 drain_timeout: self.drain_timeout,
@@ -219,7 +222,7 @@ mod tests {
     }
 
     fn nothing() -> Offered {
-        Offered { services: Vec::new(), flags: Vec::new() }
+        Offered { services: Vec::new(), forwards: Vec::new(), flags: Vec::new() }
     }
 
     fn parse(line: &str) -> ClientArgs {

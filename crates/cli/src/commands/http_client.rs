@@ -38,7 +38,7 @@ impl Args {
             }
             flags.push(format!("--upstream={}", upstreams::show(&elsewhere)));
         }
-        Ok(Offered { services, flags })
+        Ok(Offered { services, forwards: Vec::new(), flags })
     }
 }
 

@@ -63,6 +63,8 @@ pub(crate) struct Carried {
     pub(crate) http: Vec<HttpListener>,
     /// TCP services.
     pub(crate) tcp: Option<TcpServices>,
+    /// Agents may have the gateway connect to addresses of its own network.
+    pub(crate) client_forwarding: bool,
     /// The flags that say all this, each one word, for `--generate`.
     pub(crate) flags: Vec<String>,
     /// The public ports, as far as they are known.
@@ -202,6 +204,7 @@ impl ServerArgs {
                 tokens: vec![NamedToken { name: "default".to_owned(), key }],
                 allow: self.allow_ips.clone(),
                 trusted_proxies: self.trusted_proxy.clone(),
+                client_forwarding: carried.client_forwarding,
                 limits: Limits::default(),
                 request_log: None,
                 drain_timeout: self.drain_timeout,

@@ -6,7 +6,7 @@ use adit_gateway::config::TcpServices;
 
 use crate::commands::server_args::{Carried, ServerArgs};
 use crate::error::CliError;
-use crate::flags::{PortRange, port_range};
+use crate::flags::{PortRange, go_bool, port_range};
 use crate::generate::PublicPort;
 
 /// Flags of `adit tcp server`.
@@ -19,6 +19,10 @@ pub(crate) struct Args {
     /// Tell upstreams who connected, by a PROXY header of this version in front of the client's first byte.
     #[arg(long, value_name = "v1|v2", value_parser = ["", "v1", "v2"])]
     proxy_protocol: Option<String>,
+    /// Permit the client's --local: agents may have this gateway connect to addresses of its own network.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false)]
+    #[arg(default_missing_value = "true", value_parser = go_bool, action = clap::ArgAction::Set)]
+    client_forwarding: bool,
     #[command(flatten)]
     server: ServerArgs,
 }
@@ -44,6 +48,7 @@ impl Args {
         let version = self.proxy_protocol.as_deref().filter(|version| !version.is_empty());
         let mut flags: Vec<_> = self.ports.iter().map(|range| format!("--ports={range}")).collect();
         flags.extend(version.map(|version| format!("--proxy-protocol={version}")));
+        flags.extend(self.client_forwarding.then(|| "--client-forwarding".to_owned()));
         let public = self.ports.iter().flat_map(|range| range.as_inner().clone());
         Ok(Carried {
             tcp: Some(TcpServices {
@@ -53,6 +58,7 @@ impl Args {
                 lb_proxy_protocol: self.server.lb_proxy_protocol()?,
             }),
             public: public.map(|port| PublicPort { name: format!("tcp-{port}"), port }).collect(),
+            client_forwarding: self.client_forwarding,
             flags,
             ..Carried::default()
         })

@@ -3,16 +3,16 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use adit_agent::config::{Config, GatewayUrl, Service, Transport, Upstream, Verify};
-use adit_proto::names::{HostPattern, ServiceName};
+use adit_agent::config::{Config, Forward, GatewayUrl, Service, Transport, Upstream, Verify};
+use adit_proto::names::{Destination, HostPattern, ServiceName};
 use adit_tunnel::proof::TokenKey;
 use adit_tunnel::proxy::Egress;
 
 use super::reader::{Fields, Key, Presence, Reader, Row, Section};
 use super::tree::Node;
 use super::values::{
-    ADDRESS, CHECK, Check, EGRESS, FILE, GATEWAY_URL, HOST, LogSettings, PORTS, SECRET, SWITCH, SecretValue,
-    TRANSPORT, UPSTREAM, show_transport,
+    ADDRESS, CHECK, Check, DESTINATION, EGRESS, FILE, GATEWAY_URL, HOST, LogSettings, PORTS, SECRET, SWITCH,
+    SecretValue, TRANSPORT, UPSTREAM, show_transport,
 };
 use super::{Loaded, shared};
 use crate::egress::{self, Choice};
@@ -35,7 +35,13 @@ const TOKEN: Key<SecretValue> = Key {
     presence: Presence::Required,
     doc: "The token shared with the gateway; never in this file itself.",
 };
-const SERVICES: Row = Row::list("services", Presence::Required, "What is offered; at least one.");
+const SERVICES: Row =
+    Row::list("services", Presence::Required, "What is offered; at least one, unless `forwards` is given.");
+const FORWARDS: Row = Row::list(
+    "forwards",
+    Presence::Optional("nothing"),
+    "The other way round: addresses here whose connections the gateway makes on its side.",
+);
 const LISTEN: Key<SocketAddr> = Key {
     name: "listen",
     kind: &ADDRESS,
@@ -45,7 +51,7 @@ const LISTEN: Key<SocketAddr> = Key {
 const ROOT: Section = Section {
     title: "agent.yaml",
     doc: "The configuration of `adit agent -f agent.yaml`.",
-    rows: &[GATEWAY, TOKEN.row(), SERVICES, LISTEN.row(), shared::LOG, shared::DRAIN_TIMEOUT.row()],
+    rows: &[GATEWAY, TOKEN.row(), SERVICES, FORWARDS, LISTEN.row(), shared::LOG, shared::DRAIN_TIMEOUT.row()],
 };
 
 const URL: Key<GatewayUrl> = Key {
@@ -154,8 +160,23 @@ const SERVICE_SECTION: Section = Section {
     ],
 };
 
+const FORWARD_LISTEN: Key<SocketAddr> =
+    Key { name: "listen", kind: &ADDRESS, presence: Presence::Required, doc: "The address to bind here." };
+const FORWARD_TO: Key<Destination> = Key {
+    name: "to",
+    kind: &DESTINATION,
+    presence: Presence::Required,
+    doc: "Where the gateway connects to; it has to permit that (`tcp.client_forwarding`).",
+};
+const FORWARD_SECTION: Section = Section {
+    title: "forwards[]",
+    doc: "One address here that leads to the gateway's side.",
+    rows: &[FORWARD_LISTEN.row(), FORWARD_TO.row()],
+};
+
 /// Every section, in the order of the reference page.
-pub(crate) const SECTIONS: &[&Section] = &[&ROOT, &GATEWAY_SECTION, &SERVICE_SECTION, &shared::LOG_SECTION];
+pub(crate) const SECTIONS: &[&Section] =
+    &[&ROOT, &GATEWAY_SECTION, &SERVICE_SECTION, &FORWARD_SECTION, &shared::LOG_SECTION];
 
 /// Reads an agent's file.
 ///
@@ -171,6 +192,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<AgentSettings
     let gateway = gateway(reader, &root);
     let token = reader.value(&root, &TOKEN);
     let services = services(reader, &root);
+    let forwards = forwards(reader, &root);
     let listen = reader.optional(&root, &LISTEN);
     let log = shared::log(reader, &root);
     let drain_timeout = reader.value(&root, &shared::DRAIN_TIMEOUT);
@@ -183,6 +205,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<AgentSettings
             token: TokenKey::new(token?.secret.expose().as_bytes()),
             verify,
             services,
+            forwards,
             listen,
             drain_timeout: drain_timeout?,
             process_log: None,
@@ -319,7 +342,9 @@ fn verify(
 
 fn services(reader: &mut Reader<'_>, root: &Fields<'_>) -> Vec<Service> {
     let mut services: Vec<Service> = Vec::new();
-    for (path, node) in reader.items(root, SERVICES) {
+    // Whoever only forwards need offer nothing.
+    let presence = if root.has(FORWARDS.name) { Presence::Optional("nothing") } else { Presence::Required };
+    for (path, node) in reader.items(root, Row { presence, ..SERVICES }) {
         let Some(fields) = reader.fields(node, path, &SERVICE_SECTION) else { continue };
         let names = names(reader, &fields);
         let upstream = reader.value(&fields, &SERVICE_UPSTREAM);
@@ -354,6 +379,23 @@ fn services(reader: &mut Reader<'_>, root: &Fields<'_>) -> Vec<Service> {
         }
     }
     services
+}
+
+fn forwards(reader: &mut Reader<'_>, root: &Fields<'_>) -> Vec<Forward> {
+    let mut forwards: Vec<Forward> = Vec::new();
+    for (path, node) in reader.items(root, FORWARDS) {
+        let Some(fields) = reader.fields(node, path, &FORWARD_SECTION) else { continue };
+        let listen = reader.value(&fields, &FORWARD_LISTEN);
+        let to = reader.value(&fields, &FORWARD_TO);
+        let (Some(listen), Some(to)) = (listen, to) else { continue };
+        if listen.port() != 0 && forwards.iter().any(|other| other.listen == listen) {
+            let what = format!("{} is {listen} again", fields.path(FORWARD_LISTEN.name));
+            let hint = "give each an address of its own";
+            reader.problem(fields.value_at(FORWARD_LISTEN.name), what, hint);
+        }
+        forwards.push(Forward { listen, to });
+    }
+    forwards
 }
 
 /// What a service is reached by: hosts, or one port after another.

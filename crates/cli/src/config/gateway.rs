@@ -127,10 +127,22 @@ const PROXY_PROTOCOL: Key<Version> = Key {
     presence: Presence::Optional("upstreams are not told who connected"),
     doc: "Tells upstreams who connected, by a PROXY header in front of the client's first byte.",
 };
+const CLIENT_FORWARDING: Key<bool> = Key {
+    name: "client_forwarding",
+    kind: &SWITCH,
+    presence: Presence::Default("false"),
+    doc: "Whether agents may have the gateway connect to addresses of its own network (`forwards` in agent.yaml).",
+};
 const TCP_SECTION: Section = Section {
     title: "tcp",
     doc: "TCP services. A port is bound while an agent offers it.",
-    rows: &[TCP_LISTEN.row(), TCP_PORTS, PROXY_PROTOCOL.row(), LB_PROXY_PROTOCOL.row()],
+    rows: &[
+        TCP_LISTEN.row(),
+        TCP_PORTS,
+        PROXY_PROTOCOL.row(),
+        LB_PROXY_PROTOCOL.row(),
+        CLIENT_FORWARDING.row(),
+    ],
 };
 
 const AUTO: Row = Row::map(
@@ -291,7 +303,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<GatewaySettin
         reader.problem(root.value_at("http"), what, "give one of them another port");
     }
     let (allow, trusted_proxies) = access?;
-    let tcp = tcp.flatten();
+    let (tcp, client_forwarding) = tcp.flatten().unzip();
     let has_balancer = http.iter().any(|listener| listener.lb_proxy_protocol)
         || tcp.as_ref().is_some_and(|tcp| tcp.lb_proxy_protocol);
     if has_balancer && trusted_proxies.is_empty() {
@@ -307,6 +319,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<GatewaySettin
             tokens,
             allow,
             trusted_proxies,
+            client_forwarding: client_forwarding.unwrap_or(false),
             limits: limits?,
             request_log: None,
             drain_timeout: drain_timeout?,
@@ -359,14 +372,17 @@ fn http(reader: &mut Reader<'_>, root: &Fields<'_>) -> Vec<HttpListener> {
     listeners
 }
 
-fn tcp(reader: &mut Reader<'_>, root: &Fields<'_>) -> Option<TcpServices> {
+/// The TCP services, and whether agents may have the gateway connect.
+fn tcp(reader: &mut Reader<'_>, root: &Fields<'_>) -> Option<(TcpServices, bool)> {
     let fields = reader.map(root, TCP, &TCP_SECTION)?;
     let ports = reader.list(&fields, TCP_PORTS, &PORTS);
     let ports = ports.iter().map(|range| range.as_inner().clone()).collect();
     let listen = reader.value(&fields, &TCP_LISTEN);
     let proxy_protocol = reader.optional(&fields, &PROXY_PROTOCOL);
     let lb_proxy_protocol = reader.value(&fields, &LB_PROXY_PROTOCOL);
-    Some(TcpServices { listen: listen?, ports, proxy_protocol, lb_proxy_protocol: lb_proxy_protocol? })
+    let client_forwarding = reader.value(&fields, &CLIENT_FORWARDING);
+    let tcp = TcpServices { listen: listen?, ports, proxy_protocol, lb_proxy_protocol: lb_proxy_protocol? };
+    Some((tcp, client_forwarding?))
 }
 
 const HTTP_DEFAULT: &str = "0.0.0.0:8000";

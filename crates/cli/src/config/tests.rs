@@ -149,7 +149,7 @@ token: file:other
             "agent.yaml:13:15: services[2].browsing: `yes` is neither true nor false; write true or false",
             "agent.yaml:14:9: listen: `nowhere` is not an address; write an IP address and a port such as \
              0.0.0.0:8123 or [::]:8123",
-            "agent.yaml:15:1: extra is not a key; the keys here are gateway, token, services, listen, log, \
+            "agent.yaml:15:1: extra is not a key; the keys here are gateway, token, services, forwards, listen, log, \
              drain_timeout",
             "agent.yaml:16:1: token is given twice; the first is in line 5; keep one",
             "error: agent.yaml has 10 problems",
@@ -441,4 +441,34 @@ services:
         let place = format!("agent.yaml:{line}:");
         assert!(problems.iter().any(|p| p.starts_with(&place) && p.contains(told)), "{told}: {problems:#?}");
     }
+}
+
+#[test]
+fn forwards_are_read_and_stand_in_for_services() {
+    let directory = directory();
+    let text = "\
+gateway: {url: wss://h}
+token: file:token
+forwards: [{listen: 'localhost:3000', to: '10.0.0.5:5432'}]
+";
+    let config = parse("agent.yaml", directory.path(), text, agent::read).unwrap().config.config;
+    assert!(config.services.is_empty());
+    let forward = &config.forwards[0];
+    assert_eq!(
+        (forward.listen.to_string(), forward.to.to_string()),
+        ("127.0.0.1:3000".into(), "10.0.0.5:5432".into())
+    );
+
+    let text = "\
+gateway: {url: wss://h}
+token: file:token
+forwards: [{listen: '127.0.0.1:3000', to: nowhere}, {listen: '127.0.0.1:1', to: 'h:1'}, {listen: '127.0.0.1:1', to: 'h:2'}]
+";
+    let problems = agent_problems(text);
+    assert!(problems[0].contains("forwards[0].to: `nowhere` is not a host and a port"), "{problems:#?}");
+    assert!(problems[1].contains("forwards[2].listen is 127.0.0.1:1 again"), "{problems:#?}");
+
+    let text = "tokens: [{name: a, token: 'file:token'}]\ntcp: {client_forwarding: true}\n";
+    let config = parse("gateway.yaml", directory.path(), text, gateway::read).unwrap().config.config;
+    assert!(config.client_forwarding && config.tcp.is_some());
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use adit_agent::config::{GatewayUrl, Transport, Upstream};
-use adit_proto::names::HostPattern;
+use adit_proto::names::{Destination, HostPattern};
 use adit_proto::proxy_header::Version;
 use ipnet::IpNet;
 
@@ -269,6 +269,16 @@ pub(crate) const PORTS: Kind<PortRange> = Kind {
     name: "port or range",
     form: "a port such as 5432, or a range such as 8000-8010",
     parse: |_, text| flags::port_range(text).map_err(Bad::because),
+    show: ToString::to_string,
+};
+
+/// A host and a port.
+pub(crate) const DESTINATION: Kind<Destination> = Kind {
+    name: "host:port",
+    form: "a host and a port such as 127.0.0.1:3000 or [::1]:3000",
+    parse: |_, text| {
+        text.parse().map_err(|_wrong| Bad::because(format!("`{text}` is not a host and a port")))
+    },
     show: ToString::to_string,
 };
 

@@ -1,4 +1,4 @@
-//! The record of one connection to a TCP service, and what is counted for its port.
+//! The record of one connection of a TCP service, or of one made for an agent, and what is counted for a port.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use adit_control::Subject;
+use adit_proto::names::{Destination, InstanceId, ServiceName};
 use adit_proto::reason::Reason;
 use adit_telemetry::logs::LineWriter;
 use adit_telemetry::request_log::RequestLine;
@@ -16,7 +17,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 
-use super::{ANONYMOUS, ByReason, Observe};
+use super::{ANONYMOUS, ByReason, Observe, ServiceCounters};
 use crate::balancer::Endpoint;
 use crate::sessions::Service;
 
@@ -60,33 +61,64 @@ impl Ports {
 #[derive(Debug)]
 pub(crate) struct ConnectionRecord {
     observe: Observe,
-    service: Arc<Service>,
+    name: ServiceName,
+    counters: ServiceCounters,
     client: IpAddr,
     started: Instant,
     wait: Option<Duration>,
-    endpoint: Option<Arc<Endpoint>>,
+    via: Option<Via>,
     /// A connection whose task is dropped was cut at the end of a drain.
     reason: Reason,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
 }
 
+/// Who carries it.
+#[derive(Debug)]
+enum Via {
+    Endpoint(Arc<Endpoint>),
+    /// It came from this agent, and the gateway itself connected.
+    Agent(InstanceId),
+}
+
 impl Observe {
-    /// Starts a connection's record.
-    pub(crate) fn begin_connection(&self, service: &Arc<Service>, peer: SocketAddr) -> ConnectionRecord {
-        self.inner.flows.inc();
+    /// Starts the record of a connection to a public port.
+    pub(crate) fn begin_connection(&self, service: &Service, peer: SocketAddr) -> ConnectionRecord {
         self.inner.connections.inc();
         if let Some(port) = &service.counters.inner.port {
             port.open.inc();
             port.accepted.inc();
         }
+        self.record(service.name.clone(), service.counters.clone(), peer, None)
+    }
+
+    /// Starts the record of a connection that is made for an agent.
+    pub(crate) fn begin_forwarded(
+        &self,
+        to: &Destination,
+        agent: InstanceId,
+        client: SocketAddr,
+    ) -> ConnectionRecord {
+        let counters = self.inner.forwarded.clone();
+        self.record(ServiceName::Dial(to.clone()), counters, client, Some(Via::Agent(agent)))
+    }
+
+    fn record(
+        &self,
+        name: ServiceName,
+        counters: ServiceCounters,
+        peer: SocketAddr,
+        via: Option<Via>,
+    ) -> ConnectionRecord {
+        self.inner.flows.inc();
         ConnectionRecord {
             observe: self.clone(),
-            service: Arc::clone(service),
+            name,
+            counters,
             client: peer.ip().to_canonical(),
             started: Instant::now(),
             wait: None,
-            endpoint: None,
+            via,
             reason: Reason::Draining,
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
@@ -105,8 +137,13 @@ impl ConnectionRecord {
     /// The upstream is connected, and has been sent this many bytes.
     pub(crate) fn leased(&mut self, endpoint: &Arc<Endpoint>, early: usize) {
         self.wait = Some(self.started.elapsed());
-        self.endpoint = Some(Arc::clone(endpoint));
+        self.via = Some(Via::Endpoint(Arc::clone(endpoint)));
         self.received(early as u64);
+    }
+
+    /// Counts as a relay does whose stream leads to the client.
+    pub(crate) const fn reversed(&self) -> Reversed<'_> {
+        Reversed(self)
     }
 
     /// It has ended.
@@ -115,9 +152,14 @@ impl ConnectionRecord {
     }
 
     fn log(&self, log: &LineWriter) {
-        let service = self.service.name.to_string();
+        let service = self.name.to_string();
         let duration = self.started.elapsed();
-        let agent = self.endpoint.as_ref().map(|endpoint| endpoint.instance.to_string());
+        let (agent, upstream) = match &self.via {
+            Some(Via::Endpoint(endpoint)) => (Some(endpoint.instance), Some(&*endpoint.upstream)),
+            Some(Via::Agent(agent)) => (Some(*agent), None),
+            None => (None, None),
+        };
+        let agent = agent.map(|agent| agent.to_string());
         let line = RequestLine {
             time: SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH),
             identity: Some(ANONYMOUS),
@@ -136,7 +178,7 @@ impl ConnectionRecord {
             wait: self.wait,
             upstream_wait: None,
             agent: agent.as_deref(),
-            upstream: self.endpoint.as_ref().map(|endpoint| &*endpoint.upstream),
+            upstream,
             user_agent: None,
         };
         line.write(log);
@@ -146,12 +188,25 @@ impl ConnectionRecord {
 impl Meter for ConnectionRecord {
     fn sent(&self, bytes: u64) {
         self.bytes_out.fetch_add(bytes, Ordering::Relaxed);
-        self.service.counters.inner.bytes_out.inc_by(bytes);
+        self.counters.inner.bytes_out.inc_by(bytes);
     }
 
     fn received(&self, bytes: u64) {
         self.bytes_in.fetch_add(bytes, Ordering::Relaxed);
-        self.service.counters.inner.bytes_in.inc_by(bytes);
+        self.counters.inner.bytes_in.inc_by(bytes);
+    }
+}
+
+/// See [`ConnectionRecord::reversed`].
+pub(crate) struct Reversed<'a>(&'a ConnectionRecord);
+
+impl Meter for Reversed<'_> {
+    fn sent(&self, bytes: u64) {
+        self.0.received(bytes);
+    }
+
+    fn received(&self, bytes: u64) {
+        self.0.sent(bytes);
     }
 }
 
@@ -159,8 +214,10 @@ impl Drop for ConnectionRecord {
     fn drop(&mut self) {
         let inner = &self.observe.inner;
         inner.flows.dec();
-        inner.connections.dec();
-        if let Some(port) = &self.service.counters.inner.port {
+        if matches!(self.name, ServiceName::Tcp(_)) {
+            inner.connections.dec();
+        }
+        if let Some(port) = &self.counters.inner.port {
             port.open.dec();
         }
         if !matches!(self.reason, Reason::Done | Reason::ClientGone) {

@@ -135,8 +135,7 @@ impl Mux {
     }
 
     fn on_open(&mut self, id: u32, payload: Bytes, wake: &mut Vec<Waker>) -> Result<(), Violation> {
-        if self.side == Side::Gateway {
-            // Agents open no streams in this version of the protocol.
+        if !self.takes_opens {
             return Err(Violation::Unexpected(Kind::Open));
         }
         if self.is_ours(id) || id <= self.last_peer_id {
@@ -145,7 +144,7 @@ impl Mux {
         let header = StreamHeader::decode(payload)?;
         self.last_peer_id = id;
         let refusal = if self.goaway_sent {
-            Some(Reason::AgentDraining)
+            Some(if self.side == Side::Agent { Reason::AgentDraining } else { Reason::Draining })
         } else if self.rows.len() >= limits::MAX_STREAMS {
             Some(Reason::Overloaded)
         } else {

@@ -428,13 +428,19 @@ fn a_peer_that_makes_us_talk_and_does_not_listen_is_read_no_further() {
 }
 
 #[test]
-fn an_agent_that_opens_a_stream_breaks_the_protocol() {
+fn an_agent_that_opens_a_stream_breaks_the_protocol_unless_that_was_granted() {
     let mut gateway = Mux::new(Side::Gateway);
     let mut payload = BytesMut::new();
     header().encode(&mut payload);
     let mut input = BytesMut::new();
     frame::put(&mut input, Kind::Open, 2, &payload);
+    let again = input.clone();
     assert_eq!(gateway.feed(&mut input, &mut Vec::new()), Err(Violation::Unexpected(Kind::Open)));
+    let mut gateway = Mux::new(Side::Gateway);
+    gateway.take_opens();
+    input = again;
+    assert_eq!(gateway.feed(&mut input, &mut Vec::new()), Ok(()));
+    assert_eq!(gateway.streams(), 1);
 }
 
 proptest::proptest! {

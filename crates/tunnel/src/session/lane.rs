@@ -46,6 +46,8 @@ struct State {
     up: Vec<Arc<Lane>>,
     /// Why the session has ended, once it has.
     end: Option<Reason>,
+    /// The peer may open streams although it is an agent.
+    takes_opens: bool,
     /// Woken when a lane comes or goes.
     watchers: Vec<Waker>,
 }
@@ -83,12 +85,24 @@ impl Lanes {
     fn push(self: &Arc<Self>, mut state: MutexGuard<'_, State>, prelude: &[u8]) -> LaneGuard {
         let mut mux = Mux::new(self.side);
         mux.begin_with(prelude);
+        if state.takes_opens {
+            mux.take_opens();
+        }
         let lane = Arc::new(Lane { worker: workers::current(), mux: Mutex::new(mux) });
         state.up.push(Arc::clone(&lane));
         let watchers = std::mem::take(&mut state.watchers);
         drop(state);
         watchers.into_iter().for_each(Waker::wake);
         LaneGuard { lanes: Arc::clone(self), lane }
+    }
+
+    /// Lets the peer open streams on every lane, also on those to come.
+    pub(super) fn take_opens(&self) {
+        let mut state = self.state.lock();
+        state.takes_opens = true;
+        for lane in &state.up {
+            lane.with(|mux, _| mux.take_opens());
+        }
     }
 
     /// Takes a lane out. The session ends with its last one, for the same reason.

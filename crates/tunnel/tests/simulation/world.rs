@@ -405,7 +405,7 @@ impl World {
         };
         let Ok(Ok(wants)) = timeout(GREET_TIMEOUT, greeting).await else { return };
         let process = self.state.lock().dialled[number].processes[GATEWAY].clone();
-        let welcome = handshake::welcome(1, "simulated", &self.key, &EXPORTER);
+        let welcome = handshake::welcome(1, 0, "simulated", &self.key, &EXPORTER);
         if wants & capabilities::LANES != 0 {
             let session = self.state.lock().dialled[number].sessions[GATEWAY].clone();
             if let Some(Ok(beginning)) = session.map(|session| session.add_lane(&welcome)) {

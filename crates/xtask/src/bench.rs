@@ -340,6 +340,7 @@ fn parse(args: &[String]) -> Result<Options> {
     }
     if is_quick && options.peers.is_empty() {
         add(&mut options.peers, "adit")?;
+        add(&mut options.peers, "adit-tcp")?;
         options.peers.retain(|peer| peer.kind != Kind::Direct);
     }
     Ok(options)
@@ -398,7 +399,7 @@ mod tests {
         assert_eq!(scenarios, ["bulk", "far"]);
         let quick = parsed("--rounds 2 --quick").unwrap();
         assert_eq!(quick.scale, Scale { rounds: 2, ..Scale::QUICK });
-        assert_eq!(names(&quick), ["nginx", "adit"]);
+        assert_eq!(names(&quick), ["nginx", "adit", "adit-tcp"]);
     }
 
     #[test]

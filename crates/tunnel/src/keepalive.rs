@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Bytes heard in silence that make the peer worth a word: more than probes and their answers.
 const OWED_FROM: usize = 64;
 
+/// Being asked so much later than wanted means that this process stood still: the machine slept, or was too busy.
+const STOOD_STILL: Duration = Duration::from_millis(500);
+
 /// How patient one side is. The two sides differ, so that in an idle session only the agent probes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
@@ -54,6 +57,8 @@ pub(crate) struct Keepalive {
     /// sends much over a slow link would take the silence for a dead link while its probe waits behind its data.
     unacknowledged: usize,
     owes: Option<Duration>,
+    /// When this wants to be asked again.
+    due: Option<Duration>,
 }
 
 impl Keepalive {
@@ -65,6 +70,7 @@ impl Keepalive {
             probed: None,
             unacknowledged: 0,
             owes: None,
+            due: None,
         }
     }
 
@@ -96,7 +102,20 @@ impl Keepalive {
         self.said();
     }
 
-    pub(crate) fn poll(&self, now: Duration) -> Action {
+    pub(crate) fn poll(&mut self, now: Duration) -> Action {
+        let late = self.due.take().map_or(Duration::ZERO, |due| now.saturating_sub(due));
+        if late > STOOD_STILL {
+            // Whatever the peer said meanwhile is yet to be read: the silence was this side's.
+            self.probed = self.probed.map(|_| now);
+        }
+        let action = self.next(now);
+        if let Action::WaitUntil(then) = action {
+            self.due = Some(then);
+        }
+        action
+    }
+
+    fn next(&self, now: Duration) -> Action {
         if let Some(probed) = self.probed {
             let deadline = probed + self.patience.answer;
             return if now >= deadline { Action::Dead } else { Action::WaitUntil(deadline) };
@@ -155,6 +174,17 @@ mod tests {
             let died = dies_at(patience, s(5), Some(s(6)));
             assert!(died <= s(10), "{died:?}");
         }
+    }
+
+    #[test]
+    fn a_process_that_stood_still_does_not_take_that_for_silence_of_the_peer() {
+        let mut keepalive = Keepalive::new(Patience::AGENT);
+        assert_eq!(keepalive.poll(s(10)), Action::Probe);
+        keepalive.probed(s(10));
+        assert_eq!(keepalive.poll(s(10)), Action::WaitUntil(s(13)));
+        // Stopped for an hour: the answer has its time all the same, from now.
+        assert_eq!(keepalive.poll(s(3613)), Action::WaitUntil(s(3616)));
+        assert_eq!(keepalive.poll(s(3616)), Action::Dead);
     }
 
     #[test]

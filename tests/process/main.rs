@@ -23,6 +23,7 @@ mod kills;
 mod metrics;
 
 mod proxies;
+mod quic;
 mod quickstart;
 mod readiness;
 mod soak;

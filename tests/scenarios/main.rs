@@ -19,6 +19,7 @@ mod metrics;
 mod protocols;
 mod proxies;
 mod proxy_protocol;
+mod quic;
 mod refusals;
 mod request_log;
 mod retries;

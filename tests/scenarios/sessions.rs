@@ -26,10 +26,14 @@ fn refusal(outcome: Result<Puppet, HandshakeError>) -> (Reason, String) {
 #[tokio::test]
 async fn every_transport_carries_sessions() {
     let upstream = Upstream::answering(|request| adit_testkit::Answer::text(&request.content.bytes)).await;
-    for transport in [Transport::Auto, Transport::Tls, Transport::WebSocket] {
+    for (transport, label) in [
+        (Transport::Auto, "tls"),
+        (Transport::Tls, "tls"),
+        (Transport::WebSocket, "websocket"),
+        (Transport::Quic, "quic"),
+    ] {
         let mut world = World::new().run().await;
         world.join(AgentPlan::new().offer("a.example", &upstream).transport(transport)).await;
-        let label = if transport == Transport::WebSocket { "websocket" } else { "tls" };
         assert!(world.log().iter().any(|line| line.contains(label) && line.contains("session opened")));
         let body = vec![b'x'; 1 << 20];
         let mut client = world.wire().await;
@@ -47,7 +51,7 @@ async fn every_transport_carries_sessions() {
 #[tokio::test]
 async fn a_wrong_token_is_refused_counted_and_never_logged() {
     let world = World::new().run().await;
-    for transport in [Transport::Tls, Transport::WebSocket] {
+    for transport in [Transport::Tls, Transport::WebSocket, Transport::Quic] {
         let plan = AgentPlan::new().offer("a.example", "http_status:204").token(CANARY).transport(transport);
         let agent = world.start_agent(&plan).await;
         let text = within("the refusal", agent.refused()).await;
@@ -205,7 +209,7 @@ async fn an_older_session_of_the_same_agent_and_another_tokens_are_refused() {
 
 #[tokio::test]
 async fn an_agent_is_back_by_itself_after_its_gateway_was_started_again() {
-    for transport in [Transport::Tls, Transport::WebSocket] {
+    for transport in [Transport::Tls, Transport::WebSocket, Transport::Quic] {
         let upstream = Upstream::named("ok").await;
         let mut world = World::new().run().await;
         world.join(AgentPlan::new().offer("a.example", &upstream).transport(transport)).await;

@@ -247,13 +247,24 @@ pub struct GatewayUrl {
 /// What carries a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Transport {
-    /// Raw TLS where the other end agrees to it (ALPN), WebSocket on the same connection where it does not.
+    /// Raw TLS where the other end agrees to it (ALPN), WebSocket on the same connection where it does not, and QUIC
+    /// where TCP does not get through.
     #[default]
     Auto,
     /// Raw TLS only.
     Tls,
     /// WebSocket only, for networks that pass nothing but HTTP.
     WebSocket,
+    /// QUIC only, on the UDP port of the same number.
+    Quic,
+}
+
+impl Transport {
+    /// Whether a URL that says this leaves another choice to a flag or key.
+    #[must_use]
+    pub fn allows(self, asked: Self) -> bool {
+        matches!(self, Self::Auto) || matches!(asked, Self::Auto) || self == asked
+    }
 }
 
 impl fmt::Display for GatewayUrl {
@@ -261,6 +272,7 @@ impl fmt::Display for GatewayUrl {
         let scheme = match self.transport {
             Transport::Auto | Transport::WebSocket => "wss",
             Transport::Tls => "tls",
+            Transport::Quic => "quic",
         };
         let host = &self.host;
         if host.contains(':') {
@@ -274,19 +286,24 @@ impl fmt::Display for GatewayUrl {
 impl FromStr for GatewayUrl {
     type Err = UrlError;
 
-    /// `wss://host[:port][/connect]` or `tls://host[:port]`; `https://` reads as `wss://`, and a bare
+    /// `wss://host[:port][/connect]`, `tls://host[:port]` or `quic://host[:port]`; `https://` reads as `wss://`, and a bare
     /// `host[:port]` too.
     fn from_str(text: &str) -> Result<Self, UrlError> {
         let (scheme, rest) = text.split_once("://").unwrap_or(("wss", text));
         let transport = match scheme {
             "wss" | "https" => Transport::Auto,
             "tls" => Transport::Tls,
+            "quic" => Transport::Quic,
             "ws" | "http" => {
                 return Err(UrlError(format!(
                     "`{scheme}://` would carry the session unencrypted; use wss://{rest}"
                 )));
             }
-            other => return Err(UrlError(format!("`{other}://` is not a gateway; use wss:// or tls://"))),
+            other => {
+                return Err(UrlError(format!(
+                    "`{other}://` is not a gateway; use wss://, tls:// or quic://"
+                )));
+            }
         };
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         if !matches!(path, "" | "connect") {
@@ -371,6 +388,7 @@ mod tests {
         let url: GatewayUrl = "wss://example.com".parse().unwrap();
         assert_eq!((url.port, url.transport), (8123, Transport::Auto));
         assert_eq!("wss://h:1/connect".parse::<GatewayUrl>().unwrap().to_string(), "wss://h:1");
+        assert_eq!("quic://h".parse::<GatewayUrl>().unwrap().transport, Transport::Quic);
         assert_eq!("tls://[::1]:9".parse::<GatewayUrl>().unwrap().to_string(), "tls://[::1]:9");
         assert!("ws://h:1".parse::<GatewayUrl>().unwrap_err().to_string().contains("wss://h:1"));
         assert!("wss://h:1/other".parse::<GatewayUrl>().is_err());

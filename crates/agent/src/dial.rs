@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,15 +18,19 @@ use rustls::ClientConfig;
 use crate::config::{GatewayUrl, Transport, Verify};
 use crate::observe::Observe;
 
-/// How long TCP, a proxy, TLS and the WebSocket upgrade may take together.
+/// How long TCP, a proxy, TLS and the WebSocket upgrade may take together; so long may QUIC take, too.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long TCP is tried alone before QUIC is tried beside it.
+const HEAD_START: Duration = Duration::from_millis(250);
+/// How much longer TCP may take once QUIC is there: it is preferred, but not at any price.
+const PREFERENCE: Duration = Duration::from_millis(750);
 
 /// How long a name may take to be looked up.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Addresses of one name that get a session each.
 const MAX_ADDRESSES: usize = 16;
 
-/// Reaches one gateway, again and again. One for each gateway, because what it learns belongs to that one.
+/// Reaches one gateway, again and again. One for each gateway, because what it learns belongs to that one: tickets.
 #[derive(Debug, Clone)]
 pub(crate) struct Dialer {
     gateway: GatewayUrl,
@@ -34,6 +39,8 @@ pub(crate) struct Dialer {
     proxy: Option<Proxy>,
     framing: Framing,
     tls: Arc<ClientConfig>,
+    /// For QUIC, which has tickets of its own.
+    quic: Arc<ClientConfig>,
     observe: Observe,
 }
 
@@ -51,11 +58,22 @@ pub(crate) struct Dialled {
 /// What carries a session, for logs and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct Carrier {
-    /// The transport: `tls` or `websocket`.
+    /// The transport: `tls`, `websocket` or `quic`.
     pub(crate) transport: &'static str,
-    /// Its TLS handshake: `full` or `resumed`.
+    /// Why this one.
+    pub(crate) why: &'static str,
+    /// Its TLS handshake: `full`, `resumed`, or `unknown` where the library does not say.
     pub(crate) tls: &'static str,
 }
+
+/// It was asked for.
+const CONFIGURED: &str = "configured";
+/// It is what `auto` takes where it can.
+const PREFERRED: &str = "preferred";
+/// TCP did not get through.
+const TCP_FAILED: &str = "tcp_failed";
+/// TCP took much longer.
+const TCP_SLOW: &str = "tcp_slow";
 
 impl Dialer {
     /// # Errors
@@ -74,11 +92,12 @@ impl Dialer {
         };
         let framing = match gateway.transport {
             Transport::Auto => Framing::Either,
-            Transport::Tls => Framing::Bare,
+            Transport::Tls | Transport::Quic => Framing::Bare,
             Transport::WebSocket => Framing::WebSocket,
         };
         let tls = tls::session_client(&trust, framing.alpn())?;
-        Ok(Self { gateway, address: None, proxy, framing, tls, observe })
+        let quic = tls::session_client(&trust, Framing::Bare.alpn())?;
+        Ok(Self { gateway, address: None, proxy, framing, tls, quic, observe })
     }
 
     /// One that goes to this address of the same gateway.
@@ -111,14 +130,68 @@ impl Dialer {
     /// # Errors
     /// [`DialError`] says which step failed.
     pub(crate) async fn dial(&self) -> Result<Dialled, DialError> {
-        let GatewayUrl { host, port, transport: _ } = &self.gateway;
-        let route = Route { host, port: *port, address: self.address, proxy: self.proxy.as_ref() };
-        let transport::Dialled { io, exporter, handshake } =
-            transport::dial(route, &self.tls, self.framing, DIAL_TIMEOUT).await?;
-        let carrier = Carrier { transport: io.label(), tls: handshake };
+        let (dialled, why) = match self.gateway.transport {
+            Transport::Quic => (self.by_quic().await?, CONFIGURED),
+            Transport::Auto if self.proxy.is_none() => self.race().await?,
+            Transport::Auto => (self.by_tcp().await?, PREFERRED),
+            Transport::Tls | Transport::WebSocket => (self.by_tcp().await?, CONFIGURED),
+        };
+        let transport::Dialled { io, exporter, handshake } = dialled;
+        let carrier = Carrier { transport: io.label(), why, tls: handshake };
         self.observe.dialled(carrier);
         Ok(Dialled { io, exporter, carrier })
     }
+
+    fn route(&self) -> Route<'_> {
+        Route {
+            host: &self.gateway.host,
+            port: self.gateway.port,
+            address: self.address,
+            proxy: self.proxy.as_ref(),
+        }
+    }
+
+    async fn by_tcp(&self) -> Result<transport::Dialled, DialError> {
+        transport::dial(self.route(), &self.tls, self.framing, DIAL_TIMEOUT).await
+    }
+
+    async fn by_quic(&self) -> Result<transport::Dialled, DialError> {
+        transport::dial_quic(self.route(), &self.quic, DIAL_TIMEOUT).await
+    }
+
+    /// TCP; QUIC beside it when that takes long, and in its place when it fails. When neither gets through, what was
+    /// wrong with TCP says more.
+    async fn race(&self) -> Result<(transport::Dialled, &'static str), DialError> {
+        let mut by_tcp = pin!(self.by_tcp());
+        match tokio::time::timeout(HEAD_START, &mut by_tcp).await {
+            Ok(Ok(dialled)) => return Ok((dialled, PREFERRED)),
+            Ok(Err(failure)) => return instead(self.by_quic().await, failure),
+            Err(_elapsed) => {}
+        }
+        let mut by_quic = pin!(self.by_quic());
+        tokio::select! {
+            dialled = &mut by_tcp => match dialled {
+                Ok(dialled) => Ok((dialled, PREFERRED)),
+                Err(failure) => instead(by_quic.await, failure),
+            },
+            dialled = &mut by_quic => match dialled {
+                Err(_failure) => by_tcp.await.map(|dialled| (dialled, PREFERRED)),
+                Ok(by_quic) => Ok(match tokio::time::timeout(PREFERENCE, by_tcp).await {
+                    Ok(Ok(by_tcp)) => (by_tcp, PREFERRED),
+                    Ok(Err(_failure)) => (by_quic, TCP_FAILED),
+                    Err(_elapsed) => (by_quic, TCP_SLOW),
+                }),
+            },
+        }
+    }
+}
+
+/// QUIC in place of what failed.
+fn instead(
+    by_quic: Result<transport::Dialled, DialError>,
+    failure: DialError,
+) -> Result<(transport::Dialled, &'static str), DialError> {
+    by_quic.map(|dialled| (dialled, TCP_FAILED)).map_err(|_as_well| failure)
 }
 
 /// The gateway, as people write it, and the proxy on the way.
@@ -136,6 +209,7 @@ impl fmt::Display for Dialer {
 pub(crate) const fn label(error: &DialError) -> &'static str {
     match error {
         DialError::Connect { .. } | DialError::Name(_) => "unreachable",
+        DialError::Quic { .. } | DialError::QuicProxy(_) => "quic",
         DialError::ProxyUnreachable { .. } => "proxy_unreachable",
         DialError::Proxy { source: ProxyError::Login { .. }, .. } => "proxy_login",
         DialError::Proxy { .. } => "proxy_refused",

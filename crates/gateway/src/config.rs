@@ -46,6 +46,8 @@ pub struct Control {
     pub listen: SocketAddr,
     /// Its certificate.
     pub tls: Tls,
+    /// Whether agents are served by QUIC as well, on the UDP port of the same number.
+    pub quic: bool,
 }
 
 /// One public HTTP listener.

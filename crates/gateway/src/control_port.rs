@@ -25,12 +25,15 @@ use crate::listener::accept_all;
 use crate::observe::{Carrier, Observe};
 use crate::sessions::{Arrival, Registration, Sessions};
 use crate::tcp::ports::Ports;
+use adit_tunnel::transport::quic::Listener;
 use penalty::Penalties;
+use quic::Door;
 use unproved::{Place, Unproved};
 
 mod http;
 mod pace;
 mod penalty;
+pub(crate) mod quic;
 mod unproved;
 
 /// Connections at once that are not sessions: handshakes, and callers of the HTTP face. More wait in the kernel.
@@ -113,9 +116,30 @@ impl ControlPort {
     }
 
     /// Serves until its scope ends.
-    pub(crate) async fn run(self: Arc<Self>, listener: TcpListener, tls: TlsAcceptor) {
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        listener: TcpListener,
+        tls: TlsAcceptor,
+        quic: Option<(Door, Option<Listener>)>,
+    ) {
         let slots = Arc::new(Semaphore::new(MAX_CALLERS));
         let unproved = Arc::new(Unproved::new());
+        let by_tcp = Arc::clone(&self).accept_tcp(listener, tls, Arc::clone(&slots), Arc::clone(&unproved));
+        match quic {
+            None => by_tcp.await,
+            Some((door, bound)) => {
+                tokio::join!(by_tcp, quic::run(self, door, bound, slots, unproved));
+            }
+        }
+    }
+
+    async fn accept_tcp(
+        self: Arc<Self>,
+        listener: TcpListener,
+        tls: TlsAcceptor,
+        slots: Arc<Semaphore>,
+        unproved: Arc<Unproved>,
+    ) {
         accept_all(
             move |cx| listener.poll_accept(cx),
             slots,

@@ -8,6 +8,7 @@ use adit_control::{Rules, Snapshots};
 use adit_proto::handshake::ALPN;
 use adit_proto::reason::Reason;
 use adit_tunnel::scope::Scope;
+use adit_tunnel::transport::quic::Listener;
 use adit_tunnel::workers::Workers;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -15,8 +16,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::DropGuard;
 
 use crate::Config;
-use crate::config::TcpServices;
+use crate::config::{Control, TcpServices};
 use crate::control_port::ControlPort;
+use crate::control_port::quic::Door;
 use crate::flow::DataPlane;
 use crate::forwarding::Forwarding;
 use crate::http::Serving;
@@ -113,7 +115,8 @@ impl Gateway {
         // Everything that can fail comes first.
         let control_identity = Identity::load(&config.control.tls)?;
         let control_tls = TlsAcceptor::from(control_identity.control_config(&[ALPN, b"http/1.1"])?);
-        let (control_listener, control_addr) = bind("control port", config.control.listen, &inherited)?;
+        let (control_listener, control_addr, quic) =
+            bind_control(&config.control, &control_identity, &inherited)?;
         let mut publics = Vec::new();
         for listener in &config.http {
             let tls = match &listener.tls {
@@ -167,7 +170,7 @@ impl Gateway {
             asking: asking.clone(),
             scope: control.clone(),
         });
-        asking.spawn("control port", port.run(control_listener, control_tls));
+        asking.spawn("control port", port.run(control_listener, control_tls, quic));
         asking.spawn("pool sweeper", sweep(Arc::clone(&sessions)));
         let http_addrs = publics.iter().map(|(_, addr, _)| *addr).collect();
         for (bound, _, face) in publics {
@@ -255,6 +258,39 @@ fn name_in_via() -> Result<String, StartError> {
         source: Box::new(source),
     })?;
     Ok(format!("adit-{:08x}", u32::from_be_bytes(random)))
+}
+
+type ControlPorts = (TcpListener, SocketAddr, Option<(Door, Option<Listener>)>);
+
+/// Binds the control port: TCP, and UDP of the same number if QUIC is wanted and the number is free there too.
+fn bind_control(
+    control: &Control,
+    identity: &Identity,
+    inherited: &Inherited,
+) -> Result<ControlPorts, StartError> {
+    let tls = identity.control_config(&[ALPN])?;
+    // A port that the system picks for TCP may be taken for UDP; then it is asked for another one.
+    let tries = if control.listen.port() == 0 { 10 } else { 1 };
+    for left in (0..tries).rev() {
+        let (listener, addr) = bind("control port", control.listen, inherited)?;
+        if !control.quic {
+            return Ok((listener, addr, None));
+        }
+        let door = Door { addr, tls: Arc::clone(&tls), secret: identity.secret };
+        match door.open() {
+            Ok(bound) => return Ok((listener, addr, Some((door, Some(bound))))),
+            Err(error) if left == 0 => {
+                tracing::warn!(%addr, %error, "cannot listen on UDP; agents are served by TCP alone until it is free");
+                return Ok((listener, addr, Some((door, None))));
+            }
+            Err(_taken) => {}
+        }
+    }
+    Err(StartError::Bind {
+        purpose: "control port",
+        addr: control.listen,
+        source: std::io::ErrorKind::AddrInUse.into(),
+    })
 }
 
 /// A socket that was handed over for nothing is a mistake somewhere: its connections would wait in vain.

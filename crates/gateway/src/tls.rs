@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use adit_tunnel::tls::provider;
+use aws_lc_rs::hmac;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose,
@@ -27,6 +28,8 @@ const LOCAL_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 pub(crate) struct Identity {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
+    /// Known to this gateway alone, and the same after a restart if the key is.
+    pub(crate) secret: [u8; 32],
     /// PEM of the authority behind it, when it is our own.
     pub(crate) authority: Option<String>,
 }
@@ -100,7 +103,8 @@ fn from_files(cert: &Path, key: &Path) -> Result<Identity, StartError> {
     }
     let key = PrivateKeyDer::from_pem_file(key)
         .map_err(failed(format!("cannot read the private key in {}", key.display())))?;
-    Ok(Identity { chain, key, authority: None })
+    let secret = secret_from(key.secret_der());
+    Ok(Identity { chain, key, secret, authority: None })
 }
 
 /// A leaf for `names`, signed by the authority in `directory`, which is made on the first start. The leaf is made
@@ -111,6 +115,7 @@ fn auto(names: &[String], directory: Option<&Path>) -> Result<Identity, StartErr
         Some(directory) => kept_authority(directory)?,
         None => new_authority().map_err(broken())?,
     };
+    let secret = secret_from(&authority_key.serialize_der());
     let issuer = Issuer::new(authority_params().map_err(broken())?, authority_key);
     let mut all: Vec<String> = names.to_vec();
     all.extend(LOCAL_NAMES.iter().map(ToString::to_string).filter(|name| !names.contains(name)));
@@ -124,7 +129,13 @@ fn auto(names: &[String], directory: Option<&Path>) -> Result<Identity, StartErr
     let leaf = params.signed_by(&key, &issuer).map_err(broken())?;
     let key = PrivateKeyDer::try_from(key.serialize_der())
         .map_err(|text| failed("cannot make a key".to_owned())(io::Error::other(text)))?;
-    Ok(Identity { chain: vec![leaf.der().clone()], key, authority: Some(authority_pem) })
+    Ok(Identity { chain: vec![leaf.der().clone()], key, secret, authority: Some(authority_pem) })
+}
+
+fn secret_from(key: &[u8]) -> [u8; 32] {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+    let tag = hmac::sign(&key, b"adit gateway secret");
+    tag.as_ref().first_chunk().copied().unwrap_or_default()
 }
 
 fn named(common_name: &str) -> DistinguishedName {
@@ -196,6 +207,11 @@ mod tests {
         let second = Identity::load(&tls).unwrap();
         assert_eq!(first.authority, second.authority);
         assert_ne!(first.chain, second.chain);
+        assert_eq!(first.secret, second.secret);
+        assert_ne!(
+            first.secret,
+            Identity::load(&Tls::Auto { names: Vec::new(), directory: None }).unwrap().secret
+        );
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt as _;

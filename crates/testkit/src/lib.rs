@@ -20,6 +20,7 @@ pub mod proxy;
 pub mod samples;
 pub mod session;
 pub mod tcp;
+pub mod udp_path;
 pub mod upstream;
 pub mod wait;
 pub mod wire;

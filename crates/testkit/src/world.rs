@@ -258,7 +258,7 @@ impl World {
         let sink = Sink::default();
         let (log, guard) = LineWriter::new(Box::new(sink.clone()), 64 << 20).unwrap();
         let config = Config {
-            control: Control { listen: any_port(), tls: auto_tls() },
+            control: Control { listen: any_port(), tls: auto_tls(), quic: true },
             http: vec![
                 HttpListener { listen: any_port(), tls: None, lb_proxy_protocol: false },
                 HttpListener { listen: any_port(), tls: Some(auto_tls()), lb_proxy_protocol: false },

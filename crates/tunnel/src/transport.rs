@@ -22,9 +22,12 @@ use crate::proxy::{Proxy, ProxyError};
 use crate::read_ahead::ReadAhead;
 use crate::tls::{exporter, handshake_label};
 
+use quic::QuicIo;
 pub use tcp::tune;
 pub use websocket::{WebSocketIo, limits};
 
+pub mod quic;
+mod race;
 mod tcp;
 mod websocket;
 
@@ -32,6 +35,9 @@ mod websocket;
 pub const CONNECT_PATH: &str = "/connect";
 /// Bytes TLS may hold on their way out: a whole round of the session's, so that it leaves in one system call.
 pub const SEND_BUFFER: usize = 320 * 1024;
+
+/// What is said of a handshake when the library does not tell whether it was shortened.
+pub const UNKNOWN: &str = "unknown";
 
 /// Why a gateway could not be reached.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +71,18 @@ pub enum DialError {
         #[source]
         source: ProxyError,
     },
+    /// QUIC failed.
+    #[error("cannot reach {addr} by QUIC")]
+    Quic {
+        /// `host:port`.
+        addr: String,
+        /// What happened.
+        #[source]
+        source: io::Error,
+    },
+    /// Only QUIC was allowed, and there is a proxy on the way.
+    #[error("QUIC cannot go through the proxy {0}")]
+    QuicProxy(String),
     /// TLS failed; most often the certificate.
     #[error("TLS with {addr} failed")]
     Tls {
@@ -127,6 +145,8 @@ impl Framing {
 pub enum Transport {
     /// Frames directly in TLS.
     Tls(Box<TlsStream<ReadAhead<TcpStream>>>),
+    /// Frames in a stream of a QUIC connection.
+    Quic(Box<QuicIo>),
     /// Frames in binary WebSocket messages in TLS.
     WebSocket(Box<WebSocketIo<TlsStream<ReadAhead<TcpStream>>>>),
 }
@@ -138,6 +158,7 @@ impl Transport {
         match self {
             Self::Tls(_) => "tls",
             Self::WebSocket(_) => "websocket",
+            Self::Quic(_) => "quic",
         }
     }
 }
@@ -147,6 +168,7 @@ impl AsyncRead for Transport {
         match self.get_mut() {
             Self::Tls(io) => Pin::new(io).poll_read(cx, buf),
             Self::WebSocket(io) => Pin::new(io).poll_read(cx, buf),
+            Self::Quic(io) => Pin::new(io).poll_read(cx, buf),
         }
     }
 }
@@ -156,6 +178,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Self::Tls(io) => Pin::new(io).poll_write(cx, buf),
             Self::WebSocket(io) => Pin::new(io).poll_write(cx, buf),
+            Self::Quic(io) => Pin::new(io).poll_write(cx, buf),
         }
     }
 
@@ -163,6 +186,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Self::Tls(io) => Pin::new(io).poll_flush(cx),
             Self::WebSocket(io) => Pin::new(io).poll_flush(cx),
+            Self::Quic(io) => Pin::new(io).poll_flush(cx),
         }
     }
 
@@ -170,6 +194,7 @@ impl AsyncWrite for Transport {
         match self.get_mut() {
             Self::Tls(io) => Pin::new(io).poll_shutdown(cx),
             Self::WebSocket(io) => Pin::new(io).poll_shutdown(cx),
+            Self::Quic(io) => Pin::new(io).poll_shutdown(cx),
         }
     }
 }
@@ -222,7 +247,7 @@ pub struct Dialled {
     pub io: Transport,
     /// What proofs on it are bound to.
     pub exporter: Exporter,
-    /// `full`, or `resumed` with a ticket from an earlier connection.
+    /// `full`, or `resumed` with a ticket from an earlier connection, or [`UNKNOWN`].
     pub handshake: &'static str,
 }
 
@@ -271,6 +296,25 @@ async fn try_dial(route: Route<'_>, tls: &Arc<ClientConfig>, framing: Framing) -
         }
     };
     Ok(Dialled { io, exporter, handshake })
+}
+
+/// The same by QUIC, on the UDP port of the same number. `tls` is a configuration of its own: tickets of one kind of
+/// connection are not for the other.
+///
+/// # Errors
+/// [`DialError`] says what went wrong.
+pub async fn dial_quic(
+    route: Route<'_>,
+    tls: &Arc<ClientConfig>,
+    timeout: Duration,
+) -> Result<Dialled, DialError> {
+    if let Some(proxy) = route.proxy {
+        return Err(DialError::QuicProxy(proxy.to_string()));
+    }
+    let (io, exporter) = tokio::time::timeout(timeout, quic::connect(route, tls))
+        .await
+        .unwrap_or_else(|_elapsed| Err(DialError::Timeout { addr: route.addr(), timeout }))?;
+    Ok(Dialled { io: Transport::Quic(Box::new(io)), exporter, handshake: UNKNOWN })
 }
 
 /// `host:port`, with brackets around an IPv6 address.

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use adit_agent::config::{Config, Forward, GatewayUrl, Service, Verify};
+use adit_agent::config::{Config, Forward, GatewayUrl, Service, Transport, Verify};
 
 use crate::config::agent::AgentSettings;
+use crate::config::values::{TRANSPORT, read_transport, show_transport};
 use crate::egress::EgressArgs;
 use crate::error::CliError;
 use crate::flags::{LogArgs, go_bool};
@@ -27,6 +28,9 @@ pub(crate) struct ClientArgs {
     /// Deprecated: use --url.
     #[arg(long, value_name = "URL", hide = true)]
     connect: Option<String>,
+    /// What carries the session: auto, tls, websocket (or wss) or quic.
+    #[arg(long, value_name = "TRANSPORT", default_value = "auto", value_parser = transport)]
+    transport: Transport,
     /// Accept the gateway by its proof of the token. With --auto-tls=false its certificate is verified as well.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true)]
     #[arg(default_missing_value = "true", value_parser = go_bool, action = clap::ArgAction::Set)]
@@ -83,6 +87,10 @@ struct ElsewhereArgs {
     strict_forwarding: bool,
 }
 
+fn transport(text: &str) -> Result<Transport, String> {
+    read_transport(text).ok_or_else(|| format!("write {}", TRANSPORT.form))
+}
+
 impl ElsewhereArgs {
     fn answer(&self) -> Result<(), CliError> {
         if self.license.is_some() || self.license_file.is_some() || self.license_env.is_some() {
@@ -134,11 +142,18 @@ impl ClientArgs {
         for text in
             values.iter().flat_map(|value| value.split(',')).map(str::trim).filter(|text| !text.is_empty())
         {
-            let gateway = text.parse().map_err(|cause: adit_agent::config::UrlError| {
+            let mut gateway: GatewayUrl = text.parse().map_err(|cause: adit_agent::config::UrlError| {
                 CliError::usage(format!("{flag} {text} cannot be used"))
                     .caused_by(&cause)
                     .next("write wss://HOST:8123")
             })?;
+            if !gateway.transport.allows(self.transport) {
+                return Err(CliError::usage(format!("{flag} {text} and --transport contradict each other"))
+                    .next("write wss:// in the URL, or leave --transport out"));
+            }
+            if gateway.transport == Transport::Auto {
+                gateway.transport = self.transport;
+            }
             if gateways.contains(&gateway) {
                 return Err(CliError::usage(format!("{flag} names {gateway} twice")).next(
                     "name each gateway once; --each-address keeps a session to each of its addresses",
@@ -190,6 +205,10 @@ impl ClientArgs {
         flags.extend(self.each_address.then(|| "--each-address".to_owned()));
         flags.push(format!("--auto-tls={}", self.auto_tls));
         flags.extend(offered.flags);
+        flags.extend(
+            (self.transport != Transport::Auto)
+                .then(|| format!("--transport={}", show_transport(self.transport))),
+        );
         flags.extend(self.egress.arguments()?);
         flags.extend(self.listen.map(|addr| format!("--listen={addr}")));
         flags.push(format!("--drain-timeout={}", duration::show(&self.drain_timeout)));
@@ -239,6 +258,10 @@ mod tests {
         let settings = parse("--token T --connect wss://h/connect").settings(nothing()).unwrap();
         assert_eq!(settings.config.gateways[0].to_string(), "wss://h:8123");
         assert_eq!(settings.config.verify, Verify::TokenProof);
+        let by = |flags: &str| parse(&format!("--token T {flags}")).gateways().unwrap()[0].transport;
+        assert_eq!(by("--url wss://h --transport wss"), Transport::WebSocket);
+        assert_eq!(by("--url h --transport quic"), Transport::Quic);
+        assert_eq!(by("--url quic://h"), Transport::Quic);
     }
 
     #[test]
@@ -272,6 +295,7 @@ mod tests {
         assert!(refused(rest).contains("no gateway to connect to"));
         assert!(refused(&format!("{rest} --url ws://h")).contains("use wss://h"));
         assert!(refused(&format!("{rest} --url wss://h,h:8123")).contains("twice"));
+        assert!(refused(&format!("{rest} --url tls://h --transport quic")).contains("contradict"));
         assert!(refused(&format!("{rest} --url wss://h --connect wss://h")).contains("keep --url"));
         assert!(refused(&format!("{rest} --url wss://h --strict-forwarding=false")).contains("open proxy"));
     }

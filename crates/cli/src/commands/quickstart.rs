@@ -139,6 +139,7 @@ async fn start_gateway(key: &TokenKey, directory: &Path) -> Result<Gateway, CliE
         control: Control {
             listen: control,
             tls: Tls::Auto { names: Vec::new(), directory: Some(directory.join("tls")) },
+            quic: false,
         },
         http: vec![HttpListener { listen: http, tls: None, lb_proxy_protocol: false }],
         tokens: vec![NamedToken { name: "default".to_owned(), key: key.clone() }],

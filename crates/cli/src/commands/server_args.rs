@@ -26,6 +26,10 @@ pub(crate) struct ServerArgs {
     /// Address the control port is bound to.
     #[arg(long, value_name = "IP", default_value = "0.0.0.0", value_parser = bind_ip)]
     control_addr: IpAddr,
+    /// Serve agents by QUIC as well, on the UDP port of the same number.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true)]
+    #[arg(default_missing_value = "true", value_parser = go_bool, action = clap::ArgAction::Set)]
+    quic: bool,
     /// Address that public ports are bound to.
     #[arg(long, visible_alias = "listen-data", value_name = "IP", default_value = "0.0.0.0", value_parser = bind_ip)]
     data_addr: IpAddr,
@@ -198,7 +202,7 @@ impl ServerArgs {
         let key = self.token.read()?.key();
         Ok(GatewaySettings {
             config: Config {
-                control: Control { listen: self.control(), tls: self.tls.tls()? },
+                control: Control { listen: self.control(), tls: self.tls.tls()?, quic: self.quic },
                 http: carried.http,
                 tcp: carried.tcp,
                 tokens: vec![NamedToken { name: "default".to_owned(), key }],
@@ -223,6 +227,7 @@ impl ServerArgs {
             format!("--data-addr={}", self.data_addr),
             format!("--auto-tls={}", self.tls.auto_tls),
         ];
+        flags.extend((!self.quic).then(|| "--quic=false".to_owned()));
         flags.extend(carried.flags);
         flags.extend(self.tls.auto_tls_san.iter().map(|name| format!("--auto-tls-san={name}")));
         flags.extend(self.allow_ips.iter().map(|network| format!("--allow-ips={network}")));

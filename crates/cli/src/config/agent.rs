@@ -75,7 +75,7 @@ const CARRIER: Key<Transport> = Key {
     name: "transport",
     kind: &TRANSPORT,
     presence: Presence::Default("auto"),
-    doc: "What carries the session: raw TLS where the gateway agrees to it and WebSocket where not, or one of them only.",
+    doc: "What carries the session: TLS on TCP, with WebSocket or QUIC where that does not get through; or one of them only.",
 };
 const VERIFY: Key<Check> = Key {
     name: "verify",
@@ -238,16 +238,21 @@ fn gateway(reader: &mut Reader<'_>, root: &Fields<'_>) -> Option<Gateways> {
     let mut urls = urls?;
     for url in &mut urls {
         match (url.transport, carrier) {
-            (Transport::Tls, Some(Transport::WebSocket)) => {
-                let what = format!("{} is websocket, but the url says tls://", fields.path(CARRIER.name));
+            (written, Some(carrier)) if !written.allows(carrier) => {
+                let what = format!(
+                    "{} is {}, but the url says {}://",
+                    fields.path(CARRIER.name),
+                    show_transport(carrier),
+                    show_transport(written)
+                );
                 reader.problem(
                     fields.value_at(CARRIER.name),
                     what,
                     "write wss:// in the url, or leave transport out",
                 );
             }
-            (Transport::Auto | Transport::WebSocket, Some(carrier)) => url.transport = carrier,
-            (Transport::Tls, Some(_)) | (_, None) => {}
+            (Transport::Auto, Some(carrier)) => url.transport = carrier,
+            (_, Some(_) | None) => {}
         }
     }
     if !fields.has(CARRIER.name) {

@@ -81,10 +81,16 @@ const CONTROL_TLS: Row = Row::map(
     Presence::Optional("auto, with the defaults of its keys"),
     "Its certificate: either `auto`, or `cert` with `key`. TLS 1.3 always.",
 );
+const CONTROL_QUIC: Key<bool> = Key {
+    name: "quic",
+    kind: &SWITCH,
+    presence: Presence::Default("true"),
+    doc: "Serves agents by QUIC as well, on the UDP port of the same number.",
+};
 const CONTROL_SECTION: Section = Section {
     title: "control",
     doc: "The port that agents, `adit status` and Prometheus connect to.",
-    rows: &[CONTROL_LISTEN.row(), CONTROL_TLS],
+    rows: &[CONTROL_LISTEN.row(), CONTROL_TLS, CONTROL_QUIC.row()],
 };
 
 const HTTP_LISTEN: Key<SocketAddr> = Key {
@@ -335,7 +341,8 @@ fn control(reader: &mut Reader<'_>, root: &Fields<'_>) -> Option<Control> {
     let fields = reader.map(root, CONTROL, &CONTROL_SECTION)?;
     let listen = reader.value(&fields, &CONTROL_LISTEN);
     let tls = tls(reader, &fields, CONTROL_TLS);
-    Some(Control { listen: listen?, tls: tls? })
+    let quic = reader.value(&fields, &CONTROL_QUIC);
+    Some(Control { listen: listen?, tls: tls?, quic: quic? })
 }
 
 fn http(reader: &mut Reader<'_>, root: &Fields<'_>) -> Vec<HttpListener> {

@@ -518,15 +518,21 @@ pub(crate) const LOG_FORMAT: Kind<LogFormat> = Kind {
 /// What carries a session.
 pub(crate) const TRANSPORT: Kind<Transport> = Kind {
     name: "transport",
-    form: "auto, tls or websocket",
-    parse: |_, text| match text {
-        "auto" => Ok(Transport::Auto),
-        "tls" => Ok(Transport::Tls),
-        "websocket" => Ok(Transport::WebSocket),
-        _ => Err(Bad::because(format!("`{text}` is not a transport"))),
-    },
+    form: "auto, tls, websocket (or wss) or quic",
+    parse: |_, text| read_transport(text).ok_or_else(|| Bad::because(format!("`{text}` is not a transport"))),
     show: |transport| show_transport(*transport).to_owned(),
 };
+
+/// Reads a transport; `wss` is what URLs call WebSocket.
+pub(crate) fn read_transport(text: &str) -> Option<Transport> {
+    Some(match text {
+        "auto" => Transport::Auto,
+        "tls" => Transport::Tls,
+        "websocket" | "wss" => Transport::WebSocket,
+        "quic" => Transport::Quic,
+        _ => return None,
+    })
+}
 
 /// A transport as it is written.
 pub(crate) const fn show_transport(transport: Transport) -> &'static str {
@@ -534,6 +540,7 @@ pub(crate) const fn show_transport(transport: Transport) -> &'static str {
         Transport::Auto => "auto",
         Transport::Tls => "tls",
         Transport::WebSocket => "websocket",
+        Transport::Quic => "quic",
     }
 }
 

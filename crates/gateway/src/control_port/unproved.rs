@@ -16,6 +16,8 @@ use super::penalty::source;
 const MAX: usize = 1024;
 /// Handshakes at once from one source.
 const MAX_PER_SOURCE: usize = 256;
+/// Handshakes at once from one source before it has to show that it is that source, where it need not be.
+const CROWDED: usize = 32;
 /// How long a step may take when more than half of the places are taken: enough for an agent, and those who say
 /// nothing make way sooner.
 const SHORT_PATIENCE: Duration = Duration::from_secs(2);
@@ -52,6 +54,11 @@ impl Unproved {
             of_source.available_permits() < MAX_PER_SOURCE / 2 || self.all.available_permits() < MAX / 2;
         let patience = if is_crowded { SHORT_PATIENCE } else { PATIENCE };
         Some(Place { patience, _source: source, _all: all })
+    }
+
+    /// Whether so many places of a source are taken that the next one may be somebody else's doing.
+    pub(crate) fn is_crowded(&self, address: IpAddr) -> bool {
+        self.of_source(source(address)).available_permits() < MAX_PER_SOURCE - CROWDED
     }
 
     fn of_source(&self, source: IpAddr) -> Arc<Semaphore> {

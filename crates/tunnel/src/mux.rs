@@ -9,7 +9,7 @@
 //!
 //! # How reading works
 //! The receiver grants credit; a sender never has more bytes under way than it was granted, and credit returns
-//! when the reader has taken the bytes. A reader that takes a whole window faster than two round trips has the
+//! when the reader has taken a part of the window, small enough that the sender need not wait for it. A reader that takes a whole window faster than two round trips has the
 //! window doubled, up to [`limits::MAX_WINDOW`] a stream and [`GROWTH_BUDGET`] a session.
 
 use std::collections::{HashMap, VecDeque};
@@ -259,11 +259,11 @@ impl Mux {
         Poll::Pending
     }
 
-    /// A reader has taken `n` bytes; credit for them returns in halves of the window.
+    /// A reader has taken `n` bytes; credit for them returns in parts of the window.
     fn taken(&mut self, id: u32, n: usize) {
         let Some(row) = self.rows.get_mut(&id) else { return };
         row.taken += u32::try_from(n).unwrap_or(u32::MAX);
-        if row.taken >= row.recv_window / 2 && !row.remote_fin && row.gone.is_none() {
+        if row.taken >= row.grant_from() && !row.remote_fin && row.gone.is_none() {
             self.grant(id);
         }
     }
@@ -280,14 +280,11 @@ impl Mux {
 
     /// Returns credit for what was taken, and more of it if the window turned out to be what limits the sender.
     fn grant(&mut self, id: u32) {
+        let (now, rtt) = (self.now, self.rtt.least);
         let Some(row) = self.rows.get_mut(&id) else { return };
-        // A sender that waits for credit gets a window across in a round trip; one that has a whole window taken in
-        // less than two spends its time waiting. Between half a window and all of it was taken since the last grant:
-        // a read takes what is there, and a grant for nearly all of it comes only once in a round trip.
-        let took = self.now.saturating_sub(row.granted_at);
-        let is_limit = self.rtt.least.is_some_and(|rtt| took * (row.recv_window / 2) < rtt * row.taken);
         let mut credit = std::mem::take(&mut row.taken);
-        if is_limit && !self.rtt.is_stale(self.now) {
+        let is_limit = row.is_limit(credit, now, rtt);
+        if is_limit && !self.rtt.is_stale(now) {
             let room = self.rtt.most_under_way().min(limits::MAX_WINDOW).saturating_sub(row.recv_window);
             let more = room.min(GROWTH_BUDGET - self.grown).min(row.recv_window);
             row.recv_window += more;
@@ -295,9 +292,8 @@ impl Mux {
             credit += more;
         }
         row.recv_credit += credit;
-        row.granted_at = self.now;
         frame::put(&mut self.out, Kind::Window, id, &credit.to_be_bytes());
-        if is_limit && self.rtt.is_stale(self.now) && !self.rtt.asked {
+        if is_limit && self.rtt.is_stale(now) && !self.rtt.asked {
             self.rtt.asked = true;
             // Measured at a busy moment or long ago, a round trip would only make buffers longer.
             self.probe();

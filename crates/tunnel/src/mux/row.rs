@@ -11,6 +11,8 @@ use super::{Gone, INITIAL_WINDOW};
 
 /// Payloads from here on are handed to the reader without a copy.
 const LARGE: usize = 16 * 1024;
+/// Least credit worth a frame of its own, in windows that allow for it.
+const SMALLEST_GRANT: u32 = 64 * 1024;
 /// Room for small payloads that pile up.
 const SMALL_PIECES: usize = 4 * 1024;
 
@@ -25,8 +27,9 @@ pub(super) struct Row {
     pub(super) recv_window: u32,
     /// Bytes the reader has taken and the peer has not been told about.
     pub(super) taken: u32,
-    /// When credit was last returned, to see how fast a window is used up.
-    pub(super) granted_at: Duration,
+    /// When the window was last looked at, and the credit returned since: how fast is it used up?
+    pub(super) looked_at: Duration,
+    pub(super) returned: u32,
     pub(super) send_credit: u32,
     /// Bytes put into the round numbered `round`.
     pub(super) in_round: usize,
@@ -53,7 +56,8 @@ impl Row {
             recv_credit: INITIAL_WINDOW,
             recv_window: INITIAL_WINDOW,
             taken: 0,
-            granted_at: now,
+            looked_at: now,
+            returned: 0,
             send_credit: INITIAL_WINDOW,
             in_round: 0,
             round: 0,
@@ -89,6 +93,26 @@ impl Row {
             self.recv.push_back(piece);
         }
         input.advance(len);
+    }
+
+    /// Bytes taken for which credit is returned: half of a small window, so that grants are few; an eighth of a large
+    /// one, because a sender gets across no more than the window less what waits to be granted.
+    pub(super) fn grant_from(&self) -> u32 {
+        (self.recv_window / 8).max(SMALLEST_GRANT).min(self.recv_window / 2)
+    }
+
+    /// Whether the window is what limits the sender, as far as can be told when this much credit returns. A sender that
+    /// waits for credit gets a window across in a round trip; one that has a whole window taken in less than two spends
+    /// its time waiting. Looked at once in half a window.
+    pub(super) fn is_limit(&mut self, credit: u32, now: Duration, rtt: Option<Duration>) -> bool {
+        self.returned = self.returned.saturating_add(credit);
+        if self.returned < self.recv_window / 2 {
+            return false;
+        }
+        let took = now.saturating_sub(self.looked_at);
+        let returned = std::mem::take(&mut self.returned);
+        self.looked_at = now;
+        rtt.is_some_and(|rtt| took * (self.recv_window / 2) < rtt * returned)
     }
 
     /// Notes that a read from a source has brought so much.

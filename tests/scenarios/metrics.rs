@@ -65,14 +65,20 @@ async fn every_documented_family_exists_with_its_labels_and_moves() {
     // The flow is open: gauges stand above zero now, and what only its end counts was counted by the 404.
     let families = adit_testkit::gateway::observe::FAMILIES;
     assert!(families.len() > 10);
-    let samples = until("the old session's end is counted", || async {
+    let samples = until("the old session's end and the agent's canary are counted", || async {
         let samples = world.metrics().await;
         let ended = samples.sum("adit_sessions_ended_total", &[("reason", "replaced")]);
-        if ended > 0.0 { Ok(samples) } else { Err(ended) }
+        let canaries = samples.sum("adit_canary_round_trip_seconds_count", &[]);
+        if ended > 0.0 && canaries > 0.0 { Ok(samples) } else { Err((ended, canaries)) }
     })
     .await;
     for family in families {
-        check_family(family, &samples);
+        if family.name == "adit_canary_failures_total" {
+            // It is there as soon as one fails, which none does here.
+            assert_eq!(samples.kind(family.name), Some(family.kind), "{}", family.name);
+        } else {
+            check_family(family, &samples);
+        }
     }
     for family in COMMON {
         assert_eq!(samples.kind(family.name), Some(family.kind), "{}", family.name);
@@ -105,7 +111,8 @@ async fn every_documented_family_exists_with_its_labels_and_moves() {
         let samples = world.agent_metrics(0).await;
         let up = samples.sum("adit_agent_session_up", &[]) > 0.0;
         let again = samples.sum("adit_agent_connects_total", &[("result", "ok")]) > 1.5;
-        let measured = samples.sum("adit_agent_round_trip_seconds", &[]) > 0.0;
+        let measured = samples.sum("adit_agent_round_trip_seconds", &[]) > 0.0
+            && samples.sum("adit_agent_last_canary_timestamp_seconds", &[]) > 0.0;
         if up && again && measured { Ok(samples) } else { Err((up, again, measured)) }
     })
     .await;

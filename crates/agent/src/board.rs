@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use adit_tunnel::session::Session;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::observe::Observe;
 
@@ -28,11 +29,20 @@ struct Link {
     state: State,
 }
 
+/// One session.
+#[derive(Debug)]
+struct Known {
+    gateway: Arc<str>,
+    session: Session,
+    /// When its last canary came through.
+    canary: Option<Instant>,
+}
+
 #[derive(Debug, Default)]
 struct Table {
     links: BTreeMap<u64, Link>,
     /// Every session there is, also those that only finish what they carry.
-    sessions: BTreeMap<u64, (Arc<str>, Session)>,
+    sessions: BTreeMap<u64, Known>,
     next: u64,
 }
 
@@ -96,13 +106,13 @@ impl Board {
 
     /// Every session there is, also those that only finish what they carry.
     pub(crate) fn sessions(&self) -> Vec<Session> {
-        self.table.borrow().sessions.values().map(|(_, session)| session.clone()).collect()
+        self.table.borrow().sessions.values().map(|known| known.session.clone()).collect()
     }
 
     /// Brings the gauges up to date that are only looked at when somebody asks.
     pub(crate) fn measure(&self, observe: &Observe) {
         observe.up(self.is_ready());
-        for (gateway, session) in self.table.borrow().sessions.values() {
+        for Known { gateway, session, canary: _ } in self.table.borrow().sessions.values() {
             if let Some(rtt) = session.rtt() {
                 observe.gateway(gateway).round_trip(rtt);
             }
@@ -112,7 +122,8 @@ impl Board {
     /// One line for each link, for people.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
-        for Link { gateway, state } in self.table.borrow().links.values() {
+        let table = self.table.borrow();
+        for Link { gateway, state } in table.links.values() {
             let word = match state {
                 State::Connecting => "connecting",
                 State::Refused(_) => "refused",
@@ -120,6 +131,11 @@ impl Board {
             };
             let _always_fits = writeln!(text, "{gateway}: {word}");
         }
+        let sung = table.sessions.values().filter_map(|known| known.canary).max();
+        let _always_fits = match sung {
+            Some(at) => writeln!(text, "last canary: {} s ago", at.elapsed().as_secs()),
+            None => writeln!(text, "last canary: none yet"),
+        };
         text
     }
 }
@@ -158,7 +174,8 @@ impl Place {
         let mut id = 0;
         self.board.table.send_modify(|table| {
             id = table.next();
-            table.sessions.insert(id, (Arc::clone(&self.gateway), session));
+            let gateway = Arc::clone(&self.gateway);
+            table.sessions.insert(id, Known { gateway, session, canary: None });
         });
         Listed { board: self.board.clone(), id }
     }
@@ -185,6 +202,19 @@ impl Drop for Connected<'_> {
 pub(crate) struct Listed {
     board: Board,
     id: u64,
+}
+
+impl Listed {
+    /// A canary came through.
+    pub(crate) fn canary(&self) {
+        self.board.table.send_if_modified(|table| {
+            if let Some(known) = table.sessions.get_mut(&self.id) {
+                known.canary = Some(Instant::now());
+            }
+            // Nobody waits for this.
+            false
+        });
+    }
 }
 
 impl Drop for Listed {

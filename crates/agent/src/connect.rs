@@ -158,7 +158,7 @@ impl Keeper {
         let Dialled { mut io, exporter, carrier } = self.gateway.dial().await?;
         let hello = Hello {
             versions: (MIN_VERSION, VERSION),
-            capabilities: self.capabilities,
+            capabilities: self.capabilities | capabilities::CANARIES,
             instance: self.instance,
             generation: self.generation.fetch_add(1, Ordering::Relaxed) + 1,
             release: env!("CARGO_PKG_VERSION").to_owned(),
@@ -189,12 +189,26 @@ impl Keeper {
         let (listed, exposed) = (self.place.session(session.clone()), Arc::clone(&self.exposed));
         let (observe, served) = (self.observe.clone(), session.clone());
         let gateway = Arc::clone(self.place.gateway());
+        let listed = Arc::new(listed);
+        let sung = {
+            let (observe, listed) = (observe.clone(), Arc::downgrade(&listed));
+            move || {
+                observe.canary();
+                if let Some(listed) = listed.upgrade() {
+                    listed.canary();
+                }
+            }
+        };
         for worker in 1..self.sessions.workers().count() {
-            let (exposed, served) = (Arc::clone(&exposed), session.clone());
-            self.sessions.spawn_on(worker, "session streams", async move { exposed.serve(&served).await });
+            let (exposed, served, sung) = (Arc::clone(&exposed), session.clone(), sung.clone());
+            self.sessions.spawn_on(
+                worker,
+                "session streams",
+                async move { exposed.serve(&served, sung).await },
+            );
         }
         self.sessions.spawn("session streams", async move {
-            exposed.serve(&served).await;
+            exposed.serve(&served, sung).await;
             let reason = served.closed().await;
             observe.disconnected(reason);
             tracing::warn!(%reason, %gateway, "session ended");

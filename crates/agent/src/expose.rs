@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use adit_proto::handshake::Offer;
 use adit_proto::header::StreamHeader;
-use adit_proto::names::ServiceName;
+use adit_proto::names::{ServiceName, canary};
 use adit_proto::reason::Reason;
 use adit_tunnel::relay::{Terms, relay};
 use adit_tunnel::scope::Scope;
 use adit_tunnel::session::{Session, Stream};
 use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -24,6 +25,10 @@ const TERMS: Terms = Terms { lost: Reason::UpstreamClosed, patience: None };
 
 /// Streams served at once: as many as a gateway lets connections in. One that opens more is told so.
 const MAX_STREAMS: usize = 64 * 1024;
+/// Bytes of a canary that are brought back.
+const MAX_SONG: u64 = 64;
+/// How long a canary is held.
+const SING_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the log says that something was asked for in vain.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -74,8 +79,15 @@ impl Exposed {
     }
 
     /// Serves a session's streams until it ends. Cancel safe: streams already taken run on.
-    pub(crate) async fn serve(&self, session: &Session) {
+    /// `sung` is told of every canary that was answered.
+    pub(crate) async fn serve(&self, session: &Session, sung: impl Fn()) {
+        let canary = canary();
         while let Some((header, stream)) = session.accept().await {
+            if header.service == canary {
+                sung();
+                self.scope.spawn("canary", sing(stream));
+                continue;
+            }
             let Some(entry) = self.services.get(&header.service) else {
                 self.refuse(&header, &stream, Reason::NotOffered);
                 continue;
@@ -106,6 +118,20 @@ impl Exposed {
         drop(vain);
         let service = &header.service;
         tracing::warn!(%service, %reason, suppressed, "the gateway asked for a stream that it cannot have");
+    }
+}
+
+/// Brings a canary back as it came. A few bytes, or none: nobody is served by this.
+async fn sing(mut stream: Stream) {
+    stream.confirm();
+    let song = async {
+        let mut heard = Vec::new();
+        (&mut stream).take(MAX_SONG).read_to_end(&mut heard).await?;
+        stream.write_all(&heard).await?;
+        stream.shutdown().await
+    };
+    if let Ok(Err(error)) = tokio::time::timeout(SING_TIMEOUT, song).await {
+        tracing::debug!(%error, "a canary was not brought back");
     }
 }
 
@@ -160,7 +186,7 @@ mod tests {
         exposed.places = Arc::new(Semaphore::new(1));
         let exposed = Arc::new(exposed);
         let serving = Arc::clone(&exposed);
-        scope.spawn("agent", async move { serving.serve(&agent).await });
+        scope.spawn("agent", async move { serving.serve(&agent, || {}).await });
 
         let first = gateway.open(&header("a.example")).unwrap();
         for (host, reason) in [("a.example", Reason::Overloaded), ("b.example", Reason::NotOffered)] {

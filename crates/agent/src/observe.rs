@@ -57,6 +57,12 @@ pub const FAMILIES: &[Described] = &[
         "Round trip time to the gateway when it was last measured, 0 while unknown",
     ),
     family(
+        "adit_agent_last_canary_timestamp_seconds",
+        "gauge",
+        "gateway",
+        "When the last canary came through from this gateway, in seconds since 1970",
+    ),
+    family(
         "adit_agent_loop_restarts_total",
         "counter",
         "gateway",
@@ -128,6 +134,7 @@ pub(crate) struct Observe {
     sessions_ended: Family<ByReason, Counter>,
     last_connected: Family<ByGateway, Gauge<f64, AtomicU64>>,
     rtt: Family<ByGateway, Gauge<f64, AtomicU64>>,
+    last_canary: Family<ByGateway, Gauge<f64, AtomicU64>>,
     loop_restarts: Family<ByGateway, Counter>,
     clock_jumps: Counter,
     streams: Family<ByService, Gauge>,
@@ -146,6 +153,7 @@ impl Observe {
             sessions_ended: Family::default(),
             last_connected: Family::default(),
             rtt: Family::default(),
+            last_canary: Family::default(),
             loop_restarts: Family::default(),
             clock_jumps: Counter::default(),
             streams: Family::default(),
@@ -169,6 +177,7 @@ impl Observe {
         add!("adit_agent_sessions_ended_total", observe.sessions_ended);
         add!("adit_agent_last_connected_timestamp_seconds", observe.last_connected);
         add!("adit_agent_round_trip_seconds", observe.rtt);
+        add!("adit_agent_last_canary_timestamp_seconds", observe.last_canary);
         add!("adit_agent_loop_restarts_total", observe.loop_restarts);
         add!("adit_agent_clock_jumps_total", observe.clock_jumps);
         add!("adit_agent_streams", observe.streams);
@@ -208,6 +217,7 @@ impl Observe {
             ended: self.sessions_ended.clone(),
             last_connected: self.last_connected.get_or_create_owned(&by),
             rtt: self.rtt.get_or_create_owned(&by),
+            last_canary: self.last_canary.get_or_create_owned(&by),
             restarts: self.loop_restarts.get_or_create_owned(&by),
         }
     }
@@ -234,6 +244,7 @@ pub(crate) struct GatewayCounters {
     ended: Family<ByReason, Counter>,
     last_connected: Gauge<f64, AtomicU64>,
     rtt: Gauge<f64, AtomicU64>,
+    last_canary: Gauge<f64, AtomicU64>,
     restarts: Counter,
 }
 
@@ -251,8 +262,12 @@ impl GatewayCounters {
     /// A session stands.
     pub(crate) fn connected(&self) {
         self.connected_as("ok");
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        self.last_connected.set(now.as_secs_f64());
+        self.last_connected.set(now());
+    }
+
+    /// A canary came through.
+    pub(crate) fn canary(&self) {
+        self.last_canary.set(now());
     }
 
     /// Counts a session as there until the guard is dropped.
@@ -275,6 +290,11 @@ impl GatewayCounters {
     pub(crate) fn restarted(&self) {
         self.restarts.inc();
     }
+}
+
+/// Seconds since 1970.
+fn now() -> f64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 /// A session that is there.

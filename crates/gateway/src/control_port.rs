@@ -227,7 +227,7 @@ impl ControlPort {
             agent = %agent.instance, hostname = agent.hostname, release = agent.release, identity = %agent.identity,
             %peer, transport, tls, services = agent.offers.len(), "session opened"
         );
-        agent.live(self.drain_timeout).await;
+        Box::pin(agent.live(self.drain_timeout, &self.observe)).await;
         let reason = session.end().unwrap_or(Reason::Unknown);
         tracing::info!(agent = %agent.instance, %reason, "session ended");
     }

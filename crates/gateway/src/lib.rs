@@ -7,6 +7,7 @@
 //! records, `control_port` is where agents, `adit status` and Prometheus connect, `server` puts it together.
 
 mod balancer;
+mod canary;
 pub mod config;
 mod control_port;
 mod flow;

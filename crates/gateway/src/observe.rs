@@ -21,12 +21,15 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 
+use self::canaries::Canaries;
 use crate::balancer::Lease;
 use crate::flow::Connection;
 use crate::http::guard::GuardHandle;
 use crate::sessions::Service;
 
+mod canaries;
 pub(crate) mod connection;
+
 mod families;
 pub use families::FAMILIES;
 
@@ -107,6 +110,7 @@ struct Inner {
     sessions_opened: Counter,
     sessions_ended: Family<ByReason, Counter>,
     takeovers: Counter,
+    canaries: Canaries,
     auth_failures: Family<ByReason, Counter>,
     /// Requests that reached no service.
     unrouted: ServiceCounters,
@@ -162,6 +166,7 @@ impl Observe {
             sessions_opened: Counter::default(),
             sessions_ended: Family::default(),
             takeovers: Counter::default(),
+            canaries: Canaries::new(),
             auth_failures: Family::default(),
             unrouted,
             forwarded,
@@ -234,6 +239,16 @@ impl Observe {
 
     pub(crate) fn takeover(&self) {
         self.inner.takeovers.inc();
+    }
+
+    /// A canary came back, or did not.
+    pub(crate) fn canary(&self, outcome: Result<Duration, Reason>) {
+        self.inner.canaries.count(outcome);
+    }
+
+    /// How long ago a canary came back last.
+    pub(crate) fn canary_age(&self) -> Option<Duration> {
+        self.inner.canaries.age()
     }
 
     pub(crate) fn auth_failed(&self, reason: Reason) {

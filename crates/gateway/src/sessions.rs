@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use adit_proto::handshake::{Hello, Offer};
+use adit_proto::handshake::{Hello, Offer, capabilities};
 use adit_proto::names::{HostPattern, Hostname, InstanceId, ServiceName};
 use adit_proto::reason::Reason;
 use adit_tunnel::session::Session;
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::balancer::Endpoint;
+use crate::canary;
 use crate::observe::{Carrier, NO_SERVICE, Observe, ServiceCounters};
 use crate::tcp::ports::Claim;
 
@@ -27,6 +28,8 @@ const MAX_SERVICES: usize = 100_000;
 const REMEMBERED: Duration = Duration::from_secs(60 * 60);
 /// How long a host stays with a service after the last agent that offered it has left.
 const HELD: Duration = Duration::from_secs(60);
+/// How long an agent whose session is given up has to open another one.
+const SUCCESSION: Duration = Duration::from_secs(10);
 /// Services with a metric label of their own; later ones share `other`. Names that nobody offers any more give way
 /// to new ones beyond that many.
 const MAX_LABELS: usize = 1000;
@@ -198,6 +201,7 @@ pub(crate) struct AgentSession {
     pub(crate) session: Session,
     /// Cancelled when the agent has another session, and this one only finishes what it carries.
     succeeded: CancellationToken,
+    answers_canaries: bool,
     endpoints: Vec<(Arc<Service>, Arc<Endpoint>)>,
     /// What keeps its TCP ports bound, until it is withdrawn.
     ports: Mutex<Vec<Claim>>,
@@ -362,6 +366,7 @@ impl Sessions {
             ports: Mutex::new(ports),
             session,
             succeeded: CancellationToken::new(),
+            answers_canaries: hello.capabilities & capabilities::CANARIES != 0,
         });
         for (service, endpoint) in &agent.endpoints {
             service.join(endpoint);
@@ -458,12 +463,21 @@ impl AgentSession {
 
 impl AgentSession {
     /// Lets the session's life take its course: ends when it has ended. One that has a successor is closed as soon as
-    /// it carries nothing any more, and at the latest after `patience`.
-    pub(crate) async fn live(&self, patience: Duration) {
+    /// it carries nothing any more, and at the latest after `patience`. One that carries no canary any more is given
+    /// up: its agent is asked for another, and whatever still moves in this one may finish.
+    pub(crate) async fn live(&self, patience: Duration, observe: &Observe) {
         let session = &self.session;
         tokio::select! {
             _reason = session.draining() => {}
             () = self.succeeded.cancelled() => {}
+            () = self.canaries(observe) => {
+                tracing::warn!(agent = %self.instance, "the session carries nothing although it stands; replacing it");
+                session.announce(Reason::CanaryLost);
+                self.withdraw();
+                if tokio::time::timeout(SUCCESSION, self.succeeded.cancelled()).await.is_err() {
+                    session.close(Reason::CanaryLost);
+                }
+            }
         }
         // It finishes what it has; nothing new goes there, and idle streams are let go.
         self.withdraw();
@@ -475,6 +489,18 @@ impl AgentSession {
             }
         }
         session.closed().await;
+    }
+}
+
+impl AgentSession {
+    /// Ends when the agent has been asked in vain; never for one that does not answer canaries by its own word.
+    async fn canaries(&self, observe: &Observe) {
+        if !self.answers_canaries {
+            return std::future::pending().await;
+        }
+        let seed =
+            self.instance.as_bytes().iter().fold(self.generation, |seed, byte| seed << 4 ^ u64::from(*byte));
+        canary::watch(&self.session, seed, |outcome| observe.canary(outcome)).await;
     }
 }
 

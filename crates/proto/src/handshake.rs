@@ -26,6 +26,8 @@ pub mod capabilities {
     /// In a welcome: the session may have further lanes. In a hello: this connection is to be one, of the session with
     /// the same instance and generation.
     pub const LANES: u64 = 1;
+    /// In a hello: the agent answers canaries ([`canary`](crate::names::canary)).
+    pub const CANARIES: u64 = 2;
     /// The agent opens streams, and the gateway connects them to where they say. The agent asks for it, and the gateway
     /// grants it or refuses the session.
     pub const FORWARDING: u64 = 1 << 4;

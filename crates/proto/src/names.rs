@@ -164,6 +164,16 @@ impl FromStr for Destination {
     }
 }
 
+/// What canaries are for: streams that the agent itself answers with what they brought. No name of a host that could
+/// be served (RFC 2606 §2).
+///
+/// # Panics
+/// Never: the name is one.
+#[must_use]
+pub fn canary() -> ServiceName {
+    ServiceName::Host(HostPattern::Exact(Hostname("adit-canary.invalid".into())))
+}
+
 impl ServiceName {
     /// The TCP port, if it is reached by one.
     #[must_use]

@@ -159,6 +159,8 @@ reasons! {
     Replaced = 62, "replaced", 502, Agent;
     /// The peer broke the session protocol.
     ProtocolError = 63, "protocol_error", 502, Agent;
+    /// The session carried nothing any more, although its connection stood.
+    CanaryLost = 65, "canary_lost", 502, Agent;
     /// The side that opened the stream gave it up.
     Cancelled = 64, "cancelled", 502, Nobody;
 }

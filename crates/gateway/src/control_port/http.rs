@@ -150,7 +150,7 @@ fn answer(request: Request<Incoming>, caller: &Caller, port: &Arc<ControlPort>) 
             Endpoint::Ready if port.draining.is_cancelled() => {
                 plain(StatusCode::SERVICE_UNAVAILABLE, TEXT, "not ready: draining\n")
             }
-            Endpoint::Ready => plain(StatusCode::OK, TEXT, "ready\n"),
+            Endpoint::Ready => plain(StatusCode::OK, TEXT, ready(port)),
             Endpoint::Authority => port.authority.as_ref().map_or_else(
                 || plain(StatusCode::NOT_FOUND, TEXT, "this gateway has no authority of its own\n"),
                 |pem| plain(StatusCode::OK, "application/x-pem-file", pem.clone()),
@@ -173,6 +173,13 @@ fn answer(request: Request<Incoming>, caller: &Caller, port: &Arc<ControlPort>) 
     }
     port.observe.control_request(response.status().as_u16(), endpoint.label());
     response
+}
+
+fn ready(port: &ControlPort) -> String {
+    match port.observe.canary_age() {
+        Some(age) => format!("ready\nlast canary: {} s ago\n", age.as_secs()),
+        None => "ready\nlast canary: none yet\n".to_owned(),
+    }
 }
 
 fn protected<B>(

@@ -73,6 +73,24 @@ pub const FAMILIES: &[Described] = &[
         "Sessions that replaced an older one of the same agent, that is: reconnects the gateway had not noticed",
     ),
     family(
+        "adit_canary_round_trip_seconds",
+        "histogram",
+        "",
+        "Time of canaries through sessions to their agents and back",
+    ),
+    family(
+        "adit_canary_failures_total",
+        "counter",
+        "reason",
+        "Canaries that did not come back; a session is replaced after the second in a row",
+    ),
+    family(
+        "adit_canary_last_success_timestamp_seconds",
+        "gauge",
+        "",
+        "When a canary came back last, in seconds since 1970",
+    ),
+    family(
         "adit_auth_failures_total",
         "counter",
         "reason",
@@ -114,6 +132,9 @@ pub(super) fn register(
     add!("adit_sessions_opened_total", inner.sessions_opened);
     add!("adit_sessions_ended_total", inner.sessions_ended);
     add!("adit_session_takeovers_total", inner.takeovers);
+    add!("adit_canary_round_trip_seconds", inner.canaries.round_trips);
+    add!("adit_canary_failures_total", inner.canaries.failures);
+    add!("adit_canary_last_success_timestamp_seconds", inner.canaries.last_success);
     add!("adit_auth_failures_total", inner.auth_failures);
     process::register(metrics);
     process::register_build_info(metrics, env!("CARGO_PKG_VERSION"), revision);

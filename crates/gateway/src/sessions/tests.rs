@@ -159,7 +159,7 @@ async fn a_ghost_is_closed_by_its_successor_and_a_session_that_leaves_is_not() {
     assert_eq!((leaving.agent.session.end(), last.agent.session.end()), (None, None));
     assert_eq!(last.agent.endpoints[0].0.endpoint_count(), 1, "only the last one is given requests");
     // Nobody answers at the other end, so it is closed when its time is over.
-    leaving.agent.live(Duration::from_millis(10)).await;
+    leaving.agent.live(Duration::from_millis(10), &table.observe).await;
     assert_eq!(leaving.agent.session.end(), Some(Reason::Replaced));
     assert!(table.metrics().contains("adit_session_takeovers_total 1"), "{}", table.metrics());
 }

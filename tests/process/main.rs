@@ -27,4 +27,5 @@ mod quic;
 mod quickstart;
 mod readiness;
 mod soak;
+mod tcp;
 mod walkthrough;

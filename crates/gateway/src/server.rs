@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::DropGuard;
 
 use crate::Config;
-use crate::config::{Control, TcpServices};
+use crate::config::{Control, HttpListener, TcpServices};
 use crate::control_port::ControlPort;
 use crate::control_port::quic::Door;
 use crate::flow::DataPlane;
@@ -117,15 +117,11 @@ impl Gateway {
         let control_tls = TlsAcceptor::from(control_identity.control_config(&[ALPN, b"http/1.1"])?);
         let (control_listener, control_addr, quic) =
             bind_control(&config.control, &control_identity, &inherited)?;
-        let mut publics = Vec::new();
-        for listener in &config.http {
-            let tls = match &listener.tls {
-                Some(tls) => Some(TlsAcceptor::from(Identity::load(tls)?.public_config()?)),
-                None => None,
-            };
-            let (bound, addr) = bind("public HTTP", listener.listen, &inherited)?;
-            publics.push((bound, addr, Face { tls, lb_proxy_protocol: listener.lb_proxy_protocol }));
-        }
+        let publics = config
+            .http
+            .iter()
+            .map(|listener| bind_public(listener, &inherited))
+            .collect::<Result<Vec<_>, _>>()?;
         refuse_strays(&inherited, config.tcp.as_ref())?;
 
         let revision = config.revision;
@@ -291,6 +287,18 @@ fn bind_control(
         addr: control.listen,
         source: std::io::ErrorKind::AddrInUse.into(),
     })
+}
+
+fn bind_public(
+    listener: &HttpListener,
+    inherited: &Inherited,
+) -> Result<(TcpListener, SocketAddr, Face), StartError> {
+    let tls = match &listener.tls {
+        Some(tls) => Some(TlsAcceptor::from(Identity::load(tls)?.public_config()?)),
+        None => None,
+    };
+    let (bound, addr) = bind("public HTTP", listener.listen, inherited)?;
+    Ok((bound, addr, Face { tls, lb_proxy_protocol: listener.lb_proxy_protocol }))
 }
 
 /// A socket that was handed over for nothing is a mistake somewhere: its connections would wait in vain.

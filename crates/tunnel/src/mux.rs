@@ -123,7 +123,8 @@ pub(crate) struct Mux {
     grown: u32,
     rtt: RoundTrip,
     now: Duration,
-    goaway_sent: bool,
+    /// Why this side takes no new streams, if it does not.
+    goaway_sent: Option<Reason>,
     goaway_received: Option<Reason>,
     closed: Option<Reason>,
     /// Woken when there is something to write, or the session was closed from this side.
@@ -156,7 +157,7 @@ impl Mux {
             grown: 0,
             rtt: RoundTrip::default(),
             now: Duration::ZERO,
-            goaway_sent: false,
+            goaway_sent: None,
             goaway_received: None,
             closed: None,
             driver: None,
@@ -383,12 +384,12 @@ impl Mux {
 
     /// Whether either side has announced the end.
     pub(crate) const fn is_leaving(&self) -> bool {
-        self.goaway_sent || self.goaway_received.is_some()
+        self.goaway_sent.is_some() || self.goaway_received.is_some()
     }
 
     /// Why no new streams should come, whichever side says so.
     pub(crate) fn leaving(&self) -> Option<Reason> {
-        self.closed.or(self.goaway_received).or_else(|| self.goaway_sent.then_some(Reason::Draining))
+        self.closed.or(self.goaway_received).or(self.goaway_sent)
     }
 
     /// How little a new stream would be served here: what waits to be written, in steps, so that lanes with little to
@@ -405,8 +406,8 @@ impl Mux {
 
     /// Announces that this side takes no new streams.
     pub(crate) fn go_away(&mut self, reason: Reason) {
-        if !self.goaway_sent && self.closed.is_none() {
-            self.goaway_sent = true;
+        if self.goaway_sent.is_none() && self.closed.is_none() {
+            self.goaway_sent = Some(reason);
             frame::put(&mut self.out, Kind::Goaway, 0, &reason.code().to_be_bytes());
             self.wake_driver();
         }

@@ -143,7 +143,7 @@ impl Mux {
         }
         let header = StreamHeader::decode(payload)?;
         self.last_peer_id = id;
-        let refusal = if self.goaway_sent {
+        let refusal = if self.goaway_sent.is_some() {
             Some(if self.side == Side::Agent { Reason::AgentDraining } else { Reason::Draining })
         } else if self.rows.len() >= limits::MAX_STREAMS {
             Some(Reason::Overloaded)

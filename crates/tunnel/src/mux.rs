@@ -24,6 +24,7 @@ use adit_proto::reason::Reason;
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 mod arriving;
+mod budget;
 mod round_trip;
 mod row;
 #[cfg(test)]
@@ -287,7 +288,7 @@ impl Mux {
         let is_limit = row.is_limit(credit, now, rtt);
         if is_limit && !self.rtt.is_stale(now) {
             let room = self.rtt.most_under_way().min(limits::MAX_WINDOW).saturating_sub(row.recv_window);
-            let more = room.min(GROWTH_BUDGET - self.grown).min(row.recv_window);
+            let more = budget::take(room.min(GROWTH_BUDGET - self.grown).min(row.recv_window));
             row.recv_window += more;
             self.grown += more;
             credit += more;
@@ -329,7 +330,9 @@ impl Mux {
     pub(crate) fn release(&mut self, id: u32, wake: &mut Vec<Waker>) {
         self.reset(id, Reason::Cancelled, wake);
         if let Some(row) = self.rows.remove(&id) {
-            self.grown = self.grown.saturating_sub(row.recv_window - INITIAL_WINDOW);
+            let grown = row.recv_window - INITIAL_WINDOW;
+            self.grown -= grown;
+            budget::give_back(grown);
         }
         if self.rows.is_empty() {
             wake.append(&mut self.watchers);
@@ -498,6 +501,12 @@ impl Mux {
     /// The peer has left something unanswered for longer than usual, or is back.
     pub(crate) const fn set_late(&mut self, is_late: bool) {
         self.is_late = is_late;
+    }
+}
+
+impl Drop for Mux {
+    fn drop(&mut self) {
+        budget::give_back(self.grown);
     }
 }
 

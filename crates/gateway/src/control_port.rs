@@ -69,6 +69,14 @@ pub(crate) struct ControlPort {
     pub(crate) scope: Scope,
 }
 
+/// Where callers come in.
+pub(crate) struct Doors {
+    pub(crate) listener: TcpListener,
+    pub(crate) tls: TlsAcceptor,
+    /// If QUIC is wanted: what it takes, and the port unless it is taken for now.
+    pub(crate) quic: Option<(Door, Option<Listener>)>,
+}
+
 /// What an unproved connection occupies.
 #[derive(Debug)]
 struct Slot {
@@ -116,12 +124,8 @@ impl ControlPort {
     }
 
     /// Serves until its scope ends.
-    pub(crate) async fn run(
-        self: Arc<Self>,
-        listener: TcpListener,
-        tls: TlsAcceptor,
-        quic: Option<(Door, Option<Listener>)>,
-    ) {
+    pub(crate) async fn run(self: Arc<Self>, doors: Doors) {
+        let Doors { listener, tls, quic } = doors;
         let slots = Arc::new(Semaphore::new(MAX_CALLERS));
         let unproved = Arc::new(Unproved::new());
         let by_tcp = Arc::clone(&self).accept_tcp(listener, tls, Arc::clone(&slots), Arc::clone(&unproved));

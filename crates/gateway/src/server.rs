@@ -8,7 +8,6 @@ use adit_control::{Rules, Snapshots};
 use adit_proto::handshake::ALPN;
 use adit_proto::reason::Reason;
 use adit_tunnel::scope::Scope;
-use adit_tunnel::transport::quic::Listener;
 use adit_tunnel::workers::Workers;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -17,8 +16,8 @@ use tokio_util::sync::DropGuard;
 
 use crate::Config;
 use crate::config::{Control, HttpListener, TcpServices};
-use crate::control_port::ControlPort;
 use crate::control_port::quic::Door;
+use crate::control_port::{ControlPort, Doors};
 use crate::flow::DataPlane;
 use crate::forwarding::Forwarding;
 use crate::http::Serving;
@@ -114,9 +113,7 @@ impl Gateway {
     ) -> Result<Self, StartError> {
         // Everything that can fail comes first.
         let control_identity = Identity::load(&config.control.tls)?;
-        let control_tls = TlsAcceptor::from(control_identity.control_config(&[ALPN, b"http/1.1"])?);
-        let (control_listener, control_addr, quic) =
-            bind_control(&config.control, &control_identity, &inherited)?;
+        let (doors, control_addr) = bind_control(&config.control, &control_identity, &inherited)?;
         let publics = config
             .http
             .iter()
@@ -166,7 +163,7 @@ impl Gateway {
             asking: asking.clone(),
             scope: control.clone(),
         });
-        asking.spawn("control port", port.run(control_listener, control_tls, quic));
+        asking.spawn("control port", port.run(doors));
         asking.spawn("pool sweeper", sweep(Arc::clone(&sessions)));
         let http_addrs = publics.iter().map(|(_, addr, _)| *addr).collect();
         for (bound, _, face) in publics {
@@ -256,28 +253,27 @@ fn name_in_via() -> Result<String, StartError> {
     Ok(format!("adit-{:08x}", u32::from_be_bytes(random)))
 }
 
-type ControlPorts = (TcpListener, SocketAddr, Option<(Door, Option<Listener>)>);
-
 /// Binds the control port: TCP, and UDP of the same number if QUIC is wanted and the number is free there too.
 fn bind_control(
     control: &Control,
     identity: &Identity,
     inherited: &Inherited,
-) -> Result<ControlPorts, StartError> {
-    let tls = identity.control_config(&[ALPN])?;
+) -> Result<(Doors, SocketAddr), StartError> {
+    let tls = TlsAcceptor::from(identity.control_config(&[ALPN, b"http/1.1"])?);
+    let quic_tls = identity.control_config(&[ALPN])?;
     // A port that the system picks for TCP may be taken for UDP; then it is asked for another one.
     let tries = if control.listen.port() == 0 { 10 } else { 1 };
     for left in (0..tries).rev() {
         let (listener, addr) = bind("control port", control.listen, inherited)?;
         if !control.quic {
-            return Ok((listener, addr, None));
+            return Ok((Doors { listener, tls, quic: None }, addr));
         }
-        let door = Door { addr, tls: Arc::clone(&tls), secret: identity.secret };
+        let door = Door { addr, tls: Arc::clone(&quic_tls), secret: identity.secret };
         match door.open() {
-            Ok(bound) => return Ok((listener, addr, Some((door, Some(bound))))),
+            Ok(bound) => return Ok((Doors { listener, tls, quic: Some((door, Some(bound))) }, addr)),
             Err(error) if left == 0 => {
                 tracing::warn!(%addr, %error, "cannot listen on UDP; agents are served by TCP alone until it is free");
-                return Ok((listener, addr, Some((door, None))));
+                return Ok((Doors { listener, tls, quic: Some((door, None)) }, addr));
             }
             Err(_taken) => {}
         }

@@ -1,5 +1,6 @@
 //! A UDP path between an agent and a gateway: as long, narrow and lossy as a test wants it, and changeable meanwhile.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -58,19 +59,22 @@ impl UdpPath {
             let mut flows: HashMap<SocketAddr, Arc<Lane>> = HashMap::new();
             let mut packet = vec![0; 65_536];
             while let Ok((n, from)) = front.recv_from(&mut packet).await {
-                if !flows.contains_key(&from) {
-                    let back = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
-                    let onward = Lane::start(&link, Arc::clone(&back), target, &scope);
-                    let homeward = Lane::start(&link, Arc::clone(&front), from, &scope);
-                    scope.spawn("path back", async move {
-                        let mut packet = vec![0; 65_536];
-                        while let Ok(n) = back.recv(&mut packet).await {
-                            homeward.take(&packet[..n]);
-                        }
-                    });
-                    flows.insert(from, onward);
-                }
-                flows[&from].take(&packet[..n]);
+                let onward = match flows.entry(from) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(new) => {
+                        let back = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+                        let onward = Lane::start(&link, Arc::clone(&back), target, &scope);
+                        let homeward = Lane::start(&link, Arc::clone(&front), from, &scope);
+                        scope.spawn("path back", async move {
+                            let mut packet = vec![0; 65_536];
+                            while let Ok(n) = back.recv(&mut packet).await {
+                                homeward.take(&packet[..n]);
+                            }
+                        });
+                        new.insert(onward)
+                    }
+                };
+                onward.take(&packet[..n]);
             }
         });
         path
@@ -173,7 +177,7 @@ impl Lane {
             return;
         }
         let takes =
-            if rate == 0 { Duration::ZERO } else { Duration::from_nanos(length * 8 * 1_000_000_000 / rate) };
+            (length * 8 * 1_000_000_000).checked_div(rate).map_or(Duration::ZERO, Duration::from_nanos);
         state.free = state.free.max(now) + takes;
         let due = state.free + delay;
         state.under_way.push_back((due, packet.to_owned()));

@@ -19,6 +19,7 @@ mod command_line;
 mod drain;
 mod generate;
 mod handover;
+mod hostile;
 mod kills;
 mod metrics;
 

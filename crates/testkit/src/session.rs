@@ -11,10 +11,41 @@ use adit_tunnel::scope::Scope;
 use adit_tunnel::session::{Session, Side};
 use adit_tunnel::transport::{Dialled, Framing, Route, dial};
 use rustls::ClientConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::certificate::credulous;
 use crate::wait::PATIENCE;
 use crate::within;
+
+/// Says a hello that is welcome. What comes next on the connection is for the caller to say.
+///
+/// # Errors
+/// What became of the handshake.
+pub async fn introduce(
+    tls: &Arc<ClientConfig>,
+    control: SocketAddr,
+    token: &str,
+    (instance, generation): (u8, u64),
+    hosts: &[&str],
+) -> Result<(impl AsyncRead + AsyncWrite + Send + Unpin + use<>, &'static str), HandshakeError> {
+    let host = control.ip().to_string();
+    let route = Route { host: &host, port: control.port(), address: None, proxy: None };
+    let dialled = dial(route, tls, Framing::Bare, PATIENCE).await.unwrap();
+    let Dialled { mut io, exporter, handshake } = dialled;
+    let offer = |host: &&str| Offer { service: host.parse().unwrap(), upstream: "http://puppet".to_owned() };
+    let hello = Hello {
+        versions: (1, 1),
+        capabilities: 0,
+        instance: InstanceId::from_bytes([instance; 16]),
+        generation,
+        release: "test".to_owned(),
+        hostname: "test".to_owned(),
+        offers: hosts.iter().map(offer).collect(),
+        proof: [0; PROOF_LEN],
+    };
+    within("the handshake", greet(&mut io, hello, &TokenKey::new(token.as_bytes()), &exporter)).await?;
+    Ok((io, handshake))
+}
 
 /// A session with nobody behind it. Its end is sudden when this is dropped.
 #[derive(Debug)]
@@ -57,23 +88,7 @@ impl Puppet {
         (instance, generation): (u8, u64),
         hosts: &[&str],
     ) -> Result<Self, HandshakeError> {
-        let host = control.ip().to_string();
-        let route = Route { host: &host, port: control.port(), address: None, proxy: None };
-        let dialled = dial(route, tls, Framing::Bare, PATIENCE).await.unwrap();
-        let Dialled { mut io, exporter, handshake } = dialled;
-        let offer =
-            |host: &&str| Offer { service: host.parse().unwrap(), upstream: "http://puppet".to_owned() };
-        let hello = Hello {
-            versions: (1, 1),
-            capabilities: 0,
-            instance: InstanceId::from_bytes([instance; 16]),
-            generation,
-            release: "test".to_owned(),
-            hostname: "test".to_owned(),
-            offers: hosts.iter().map(offer).collect(),
-            proof: [0; PROOF_LEN],
-        };
-        within("the handshake", greet(&mut io, hello, &TokenKey::new(token.as_bytes()), &exporter)).await?;
+        let (io, handshake) = introduce(tls, control, token, (instance, generation), hosts).await?;
         let scope = Scope::new();
         Ok(Self { session: Session::start(io, Side::Agent, &scope), handshake, scope })
     }

@@ -3,16 +3,15 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use adit_testkit::ports;
 use serde_json::Value;
 
 use crate::support::http::{self, Request};
 use crate::support::process::{Process, run};
+use crate::support::secrets;
 use crate::support::tools::{self, curl, shell};
 use crate::support::wait::{SOON, until};
 use crate::support::world::{World, ask};
-use adit_testkit::ports;
-
-use crate::support::secrets;
 
 /// What the demonstration has running, in the order it is started.
 struct Demonstration {

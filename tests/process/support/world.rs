@@ -5,13 +5,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use adit_testkit::ports;
 use tempfile::TempDir;
 
 use super::http::{self, Request};
 use super::metrics::Scrape;
 use super::process::{self, Process};
-use adit_testkit::ports;
-
 use super::{secrets, tools, wait};
 
 /// A folder with a token, and everything that runs from it.

@@ -105,7 +105,7 @@ impl Results {
         }
         let highest = values.iter().copied().fold(f64::MIN, f64::max);
         let lowest = values.iter().copied().fold(f64::MAX, f64::min);
-        median(values).map(|median| (highest - lowest) / median)
+        median(values).filter(|median| *median > 0.0).map(|median| (highest - lowest) / median)
     }
 }
 

@@ -66,7 +66,6 @@ pub(super) const TABLES: &[Table] = &[
             median("CPU µs", "1m", "cpu_us", 0),
             median("64 KiB p99 ms", "64k", "p99_ms", 1),
             median("slowest size, ms", "stall", "worst_ms", 1),
-            median("its bytes", "stall", "worst_size", 0),
         ],
     },
     Table {

@@ -6,6 +6,7 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use adit_tunnel::proof::Exporter;
@@ -18,8 +19,12 @@ use rustls::ClientConfig;
 use crate::config::{GatewayUrl, Transport, Verify};
 use crate::observe::Observe;
 
-/// How long TCP, a proxy, TLS and the WebSocket upgrade may take together; so long may QUIC take, too.
+/// How long TCP, a proxy, TLS and the WebSocket upgrade may take together; so long may QUIC take, too. Twice as long after
+/// a dial that took longer, and twice that after the next: a gateway to which all its agents come back at once serves
+/// them one after the other, and who gives up goes to the end of the line.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the time is doubled.
+const DOUBLINGS: u32 = 2;
 /// How long TCP is tried alone before QUIC is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(250);
 /// How much longer TCP may take once QUIC is there: it is preferred, but not at any price.
@@ -42,6 +47,8 @@ pub(crate) struct Dialer {
     /// For QUIC, which has tickets of its own.
     quic: Arc<ClientConfig>,
     observe: Observe,
+    /// Dials that took too long, since the last that did not.
+    late: Arc<AtomicU32>,
 }
 
 /// A connected transport over which nothing has been said yet.
@@ -97,7 +104,8 @@ impl Dialer {
         };
         let tls = tls::session_client(&trust, framing.alpn())?;
         let quic = tls::session_client(&trust, Framing::Bare.alpn())?;
-        Ok(Self { gateway, address: None, proxy, framing, tls, quic, observe })
+        let late = Arc::default();
+        Ok(Self { gateway, address: None, proxy, framing, tls, quic, observe, late })
     }
 
     /// One that goes to this address of the same gateway.
@@ -130,16 +138,30 @@ impl Dialer {
     /// # Errors
     /// [`DialError`] says which step failed.
     pub(crate) async fn dial(&self) -> Result<Dialled, DialError> {
-        let (dialled, why) = match self.gateway.transport {
-            Transport::Quic => (self.by_quic().await?, CONFIGURED),
-            Transport::Auto if self.proxy.is_none() => self.race().await?,
-            Transport::Auto => (self.by_tcp().await?, PREFERRED),
-            Transport::Tls | Transport::WebSocket => (self.by_tcp().await?, CONFIGURED),
-        };
+        let dialled = self.by_transport().await;
+        match &dialled {
+            Err(DialError::Timeout { .. }) => drop(self.late.fetch_add(1, Ordering::Relaxed)),
+            Ok(_) | Err(_) => self.late.store(0, Ordering::Relaxed),
+        }
+        let (dialled, why) = dialled?;
         let transport::Dialled { io, exporter, handshake } = dialled;
         let carrier = Carrier { transport: io.label(), why, tls: handshake };
         self.observe.dialled(carrier);
         Ok(Dialled { io, exporter, carrier })
+    }
+
+    async fn by_transport(&self) -> Result<(transport::Dialled, &'static str), DialError> {
+        let reached = AtomicBool::new(false);
+        Ok(match self.gateway.transport {
+            Transport::Quic => (self.by_quic().await?, CONFIGURED),
+            Transport::Auto if self.proxy.is_none() => self.race().await?,
+            Transport::Auto => (self.by_tcp(&reached).await?, PREFERRED),
+            Transport::Tls | Transport::WebSocket => (self.by_tcp(&reached).await?, CONFIGURED),
+        })
+    }
+
+    fn timeout(&self) -> Duration {
+        DIAL_TIMEOUT * (1 << self.late.load(Ordering::Relaxed).min(DOUBLINGS))
     }
 
     fn route(&self) -> Route<'_> {
@@ -151,22 +173,29 @@ impl Dialer {
         }
     }
 
-    async fn by_tcp(&self) -> Result<transport::Dialled, DialError> {
-        transport::dial(self.route(), &self.tls, self.framing, DIAL_TIMEOUT).await
+    async fn by_tcp(&self, reached: &AtomicBool) -> Result<transport::Dialled, DialError> {
+        transport::dial(self.route(), &self.tls, self.framing, self.timeout(), reached).await
     }
 
     async fn by_quic(&self) -> Result<transport::Dialled, DialError> {
-        transport::dial_quic(self.route(), &self.quic, DIAL_TIMEOUT).await
+        transport::dial_quic(self.route(), &self.quic, self.timeout()).await
     }
 
-    /// TCP; QUIC beside it when that takes long, and in its place when it fails. When neither gets through, what was
-    /// wrong with TCP says more.
+    /// TCP; QUIC beside it when that takes long to reach anybody, and in its place when it fails. When neither gets
+    /// through, what was wrong with TCP says more.
     async fn race(&self) -> Result<(transport::Dialled, &'static str), DialError> {
-        let mut by_tcp = pin!(self.by_tcp());
-        match tokio::time::timeout(HEAD_START, &mut by_tcp).await {
-            Ok(Ok(dialled)) => return Ok((dialled, PREFERRED)),
-            Ok(Err(failure)) => return instead(self.by_quic().await, failure),
-            Err(_elapsed) => {}
+        let reached = AtomicBool::new(false);
+        let mut by_tcp = pin!(self.by_tcp(&reached));
+        let outcome = match tokio::time::timeout(HEAD_START, &mut by_tcp).await {
+            Ok(outcome) => Some(outcome),
+            // The gateway is there and busy; asking it twice would not help.
+            Err(_elapsed) if reached.load(Ordering::Relaxed) => Some(by_tcp.as_mut().await),
+            Err(_elapsed) => None,
+        };
+        match outcome {
+            Some(Ok(dialled)) => return Ok((dialled, PREFERRED)),
+            Some(Err(failure)) => return instead(self.by_quic().await, failure),
+            None => {}
         }
         let mut by_quic = pin!(self.by_quic());
         tokio::select! {

@@ -40,6 +40,8 @@ mod unproved;
 const MAX_CALLERS: usize = 16 * 1024;
 /// How long a connection has for TLS, and again for its hello.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a connection may wait for its turn: as long as an agent does that has learned to.
+const TURN: Duration = Duration::from_secs(40);
 
 /// Everything the control port answers from.
 #[derive(Debug)]
@@ -151,7 +153,7 @@ impl ControlPort {
                 let (port, tls, unproved) = (Arc::clone(&self), tls.clone(), Arc::clone(&unproved));
                 self.scope.spawn_with("control connection", tcp, move |tcp| async move {
                     // Who has waited that long for its turn has given up: the place is for somebody who has not.
-                    if let Ok(Some(place)) = tokio::time::timeout(PATIENCE, unproved.place(peer.ip())).await {
+                    if let Ok(Some(place)) = tokio::time::timeout(TURN, unproved.place(peer.ip())).await {
                         let slot = Slot { _caller: slot, place };
                         port.serve(tcp, peer, tls, slot).await;
                     }

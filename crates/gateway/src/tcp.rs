@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_control::{Permit, Subject, authorize};
+use adit_control::{Subject, authorize};
 use adit_proto::header::StreamHeader;
 use adit_proto::proxy_header::{Ends, Version};
 use adit_proto::reason::{Fault, Reason};
@@ -114,7 +114,12 @@ async fn connect(
         Ends { source, destination }.encode(version, &mut early.bytes);
         early.added = early.bytes.len();
     }
-    open(client, source, service, &permit, early, plane, record).await
+    let header = StreamHeader {
+        service: permit.service().clone(),
+        client_addr: Some(source),
+        connect_timeout: plane.limits.connect_timeout,
+    };
+    open(client, service, &header, early, plane, record).await
 }
 
 /// Opens a stream whose upstream is connected, at one endpoint after another. What the client has sent meanwhile
@@ -124,9 +129,8 @@ async fn connect(
 /// Why the last one failed; [`Reason::NoAgent`] when there is none; [`Reason::ClientGone`].
 async fn open(
     client: &TcpStream,
-    source: SocketAddr,
     service: &Service,
-    permit: &Permit,
+    header: &StreamHeader,
     mut early: Early,
     plane: &DataPlane,
     record: &mut ConnectionRecord,
@@ -136,12 +140,7 @@ async fn open(
     loop {
         let mut refused = Reason::NoAgent;
         for endpoint in service.endpoints().filter(|endpoint| endpoint.is_open()) {
-            let header = StreamHeader {
-                service: permit.service().clone(),
-                client_addr: Some(source),
-                connect_timeout: limits.connect_timeout,
-            };
-            let attempt = attempt(client, &endpoint, &header, &mut early);
+            let attempt = attempt(client, &endpoint, header, &mut early);
             match tokio::time::timeout(limits.connect_timeout + MARGIN, attempt).await {
                 Ok(Ok(stream)) => {
                     record.leased(&endpoint, early.bytes.len() - early.added);

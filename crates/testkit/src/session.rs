@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use adit_proto::handshake::{Hello, Offer, PROOF_LEN};
 use adit_proto::names::InstanceId;
@@ -30,7 +31,7 @@ pub async fn introduce(
 ) -> Result<(impl AsyncRead + AsyncWrite + Send + Unpin + use<>, &'static str), HandshakeError> {
     let host = control.ip().to_string();
     let route = Route { host: &host, port: control.port(), address: None, proxy: None };
-    let dialled = dial(route, tls, Framing::Bare, PATIENCE).await.unwrap();
+    let dialled = dial(route, tls, Framing::Bare, PATIENCE, &AtomicBool::new(false)).await.unwrap();
     let Dialled { mut io, exporter, handshake } = dialled;
     let offer = |host: &&str| Offer { service: host.parse().unwrap(), upstream: "http://puppet".to_owned() };
     let hello = Hello {

@@ -4,6 +4,7 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -253,6 +254,8 @@ pub struct Dialled {
 
 /// Connects to a gateway's control port within `timeout`. Cancel safe: a dropped dial leaves nothing behind.
 ///
+/// `reached` is set when TCP, and the proxy if there is one, are through: whoever is there takes its time.
+///
 /// # Errors
 /// [`DialError`] says which step failed.
 pub async fn dial(
@@ -260,16 +263,23 @@ pub async fn dial(
     tls: &Arc<ClientConfig>,
     framing: Framing,
     timeout: Duration,
+    reached: &AtomicBool,
 ) -> Result<Dialled, DialError> {
-    tokio::time::timeout(timeout, try_dial(route, tls, framing))
+    tokio::time::timeout(timeout, try_dial(route, tls, framing, reached))
         .await
         .unwrap_or_else(|_elapsed| Err(DialError::Timeout { addr: route.addr(), timeout }))
 }
 
-async fn try_dial(route: Route<'_>, tls: &Arc<ClientConfig>, framing: Framing) -> Result<Dialled, DialError> {
+async fn try_dial(
+    route: Route<'_>,
+    tls: &Arc<ClientConfig>,
+    framing: Framing,
+    reached: &AtomicBool,
+) -> Result<Dialled, DialError> {
     let Route { host, port, address: _, proxy: _ } = route;
     let name = ServerName::try_from(host.to_owned()).map_err(|_invalid| DialError::Name(host.to_owned()))?;
     let tcp = route.connect().await?;
+    reached.store(true, Ordering::Relaxed);
     let tls_failed = |source| DialError::Tls { addr: route.addr(), source };
     let connecting = TlsConnector::from(Arc::clone(tls)).connect(name, ReadAhead::new(tcp));
     let mut stream = connecting.await.map_err(tls_failed)?;

@@ -12,7 +12,7 @@ use rustls::ServerConfig;
 use tokio::sync::Semaphore;
 
 use super::unproved::Unproved;
-use super::{Caller, ControlPort, MAX_CALLERS, PATIENCE, Slot};
+use super::{Caller, ControlPort, MAX_CALLERS, Slot, TURN};
 
 /// So many callers who have proved nothing, and a new one has to show first that it is where it says it is.
 const CHALLENGED: usize = 1000;
@@ -81,7 +81,7 @@ async fn accept_all(
         let scope = port.scope.clone();
         scope.spawn("quic connection", async move {
             // Who has waited that long for its turn has given up: the place is for somebody who has not.
-            if let Ok(Some(place)) = tokio::time::timeout(PATIENCE, unproved.place(address)).await {
+            if let Ok(Some(place)) = tokio::time::timeout(TURN, unproved.place(address)).await {
                 serve(port, arriving, Slot { _caller: slot, place }).await;
             }
         });

@@ -16,9 +16,9 @@ use crate::support::world::{Agent, Gateway, World};
 
 /// How long the network is gone, unless the environment says otherwise: longer than any dial or handshake lasts.
 const GONE: Duration = Duration::from_secs(12);
-/// A session is gone with its last lane: one that carries something is known to be dead after 4 s, an idle one after
-/// 15 s; the rest is a busy machine's.
-const NOTICED: Duration = Duration::from_secs(20);
+/// A lane that carries something is known to be dead after 4 s, and has the others asked after one; the rest is a busy
+/// machine's.
+const NOTICED: Duration = Duration::from_secs(8);
 /// The longest pause between two tries in the first minute of an outage, and after it.
 const CAPS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(30)];
 /// What a handshake and a busy machine may add to a pause.

@@ -96,6 +96,11 @@ impl Keepalive {
         self.unanswered.get_or_insert(now);
     }
 
+    /// Whether something that was sent is unanswered.
+    pub(crate) const fn is_waiting(&self) -> bool {
+        self.unanswered.is_some()
+    }
+
     /// A probe was sent.
     pub(crate) const fn probed(&mut self, now: Duration) {
         self.probed = Some(now);

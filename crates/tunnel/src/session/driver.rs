@@ -3,7 +3,6 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 use tokio_util::io::poll_read_buf;
 
-use super::lane::{Lane, LaneGuard};
+use super::lane::LaneGuard;
 use crate::keepalive::{Action, Keepalive, Patience};
 use crate::mux::Violation;
 
@@ -32,7 +31,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 struct Driver<IO> {
     io: IO,
-    lane: Arc<Lane>,
+    guard: LaneGuard,
     input: BytesMut,
     /// The round on its way out.
     output: BytesMut,
@@ -63,7 +62,7 @@ where
 {
     let mut driver = Driver {
         io,
-        lane: Arc::clone(&guard.lane),
+        guard,
         input: BytesMut::new(),
         output: BytesMut::new(),
         written: 0,
@@ -75,11 +74,11 @@ where
         started: Instant::now(),
     };
     // The first probe measures the round trip, which is what windows grow by.
-    driver.lane.with(|mux, _| mux.probe());
+    driver.guard.lane.with(|mux, _| mux.probe());
     let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
     let end = poll_fn(|cx| driver.poll(cx, timer.as_mut())).await;
     match end {
-        End::Lost(reason) => driver.lane.with(|mux, wake| mux.close(reason, wake)),
+        End::Lost(reason) => driver.guard.lane.with(|mux, wake| mux.close(reason, wake)),
         End::Closed => {
             // Resets and the like that are still queued reach the peer if it listens at all.
             let farewell = poll_fn(|cx| driver.poll_farewell(cx));
@@ -100,7 +99,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 Err(reason) => return Poll::Ready(End::Lost(reason)),
             };
             // Then nobody waits for input.
-            let was_backed_up = self.lane.with(|mux, _| mux.is_backed_up());
+            let was_backed_up = self.guard.lane.with(|mux, _| mux.is_backed_up());
             if self.poll_gather(cx).is_pending() {
                 return Poll::Pending;
             }
@@ -108,10 +107,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 tracing::debug!(%error, "session lost while writing");
                 return Poll::Ready(End::Lost(Reason::AgentLost));
             }
-            if self.lane.with(|mux, _| mux.closed()).is_some() {
+            if self.guard.lane.with(|mux, _| mux.closed()).is_some() {
                 return Poll::Ready(End::Closed);
             }
-            if more_to_read || was_backed_up && !self.lane.with(|mux, _| mux.is_backed_up()) {
+            if more_to_read || was_backed_up && !self.guard.lane.with(|mux, _| mux.is_backed_up()) {
                 // A peer that never pauses must not keep this worker from its other tasks.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -129,8 +128,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             match self.keepalive.poll(now) {
                 Action::Dead => return Poll::Ready(true),
                 Action::Probe => {
+                    if self.keepalive.is_waiting() {
+                        // What is wrong with this lane may be wrong with the others: they are asked as well.
+                        self.guard.probe_others();
+                    }
                     self.keepalive.probed(now);
-                    self.lane.with(|mux, _| {
+                    self.guard.lane.with(|mux, _| {
                         mux.set_now(now);
                         mux.set_late(true);
                         mux.probe();
@@ -153,7 +156,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     /// Reads and feeds until nothing is left. Ok(true): there may be more.
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Result<bool, Reason> {
         for _ in 0..READS_PER_TURN {
-            if self.lane.with(|mux, _| mux.is_backed_up()) {
+            if self.guard.lane.with(|mux, _| mux.is_backed_up()) {
                 return Ok(false);
             }
             match self.poll_fill(cx) {
@@ -165,7 +168,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 }
                 // A transport that was ended properly has brought everything; what was announced holds.
                 Poll::Ready(Ok(0)) => {
-                    let announced = self.lane.with(|mux, _| mux.draining());
+                    let announced = self.guard.lane.with(|mux, _| mux.draining());
                     return Err(announced.unwrap_or(Reason::AgentLost));
                 }
                 Poll::Ready(Ok(n)) => {
@@ -179,7 +182,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                 }
             }
             let now = self.now();
-            let fed = self.lane.with(|mux, wake| {
+            let fed = self.guard.lane.with(|mux, wake| {
                 mux.set_now(now);
                 mux.set_late(false);
                 mux.feed(&mut self.input, wake)
@@ -205,7 +208,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
     /// and one TLS record carry them all. When nobody is ready this costs nothing but a second look.
     fn poll_gather(&mut self, cx: &Context<'_>) -> Poll<()> {
         let gathered = std::mem::take(&mut self.gathered);
-        if gathered || self.written < self.output.len() || !self.lane.with(|mux, _| mux.has_output()) {
+        if gathered || self.written < self.output.len() || !self.guard.lane.with(|mux, _| mux.has_output()) {
             return Poll::Ready(());
         }
         self.gathered = true;
@@ -228,7 +231,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                         // What is stuck waits for the peer as much as what is out.
                         let now = self.now();
                         self.keepalive.sent(now);
-                        self.lane.with(|mux, _| mux.set_driver(cx.waker()));
+                        self.guard.lane.with(|mux, _| mux.set_driver(cx.waker()));
                         return Ok(());
                     }
                 }
@@ -237,7 +240,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
             let mut spare = if self.is_quiet() { BytesMut::new() } else { std::mem::take(&mut self.output) };
             spare.clear();
             self.written = 0;
-            let round = self.lane.with(|mux, wake| {
+            let round = self.guard.lane.with(|mux, wake| {
                 if mux.has_output() {
                     return Ok((mux.take_asks(), mux.take_round(spare, wake)));
                 }

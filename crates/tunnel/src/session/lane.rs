@@ -234,6 +234,15 @@ pub(super) struct LaneGuard {
 }
 
 impl LaneGuard {
+    /// Asks for a sign of life on every other lane of the session.
+    pub(super) fn probe_others(&self) {
+        self.lanes.each(|lane, mux| {
+            if !Arc::ptr_eq(lane, &self.lane) {
+                mux.mark();
+            }
+        });
+    }
+
     pub(super) fn side(&self) -> Side {
         self.lanes.side()
     }

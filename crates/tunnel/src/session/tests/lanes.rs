@@ -141,3 +141,18 @@ async fn a_lane_that_answers_nothing_is_passed_by_and_given_up() {
     drop((silent, links, gateway));
     scope.cancel();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_path_that_is_gone_is_known_on_every_lane_soon_after_the_first() {
+    let scope = Scope::new();
+    // Both links take bytes and pass none on.
+    let (first, near, _far) = Link::new();
+    let gateway = Session::start(near, Side::Gateway, &scope);
+    let (second, near, _far) = Link::new();
+    gateway.add_lane(&[]).unwrap().start(near, &scope);
+    let started = Instant::now();
+    let _waiting = gateway.open(&header()).unwrap();
+    assert_eq!(gateway.closed().await, Reason::SessionTimeout);
+    assert!(started.elapsed() <= Duration::from_secs(6), "{:?}", started.elapsed());
+    drop((first, second));
+}

@@ -85,6 +85,7 @@ impl Gateway {
 
     async fn answers(&self) {
         while tokio::net::TcpStream::connect(self.public).await.is_err() {
+            // tidy: allow(sleep): measures what happens in time, and is no test
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -198,6 +199,7 @@ async fn all_connected(gateway: &Gateway, count: usize) -> Samples {
         {
             return samples;
         }
+        // tidy: allow(sleep): measures what happens in time, and is no test
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -212,6 +214,7 @@ async fn probe(public: SocketAddr, worst: Arc<Mutex<Duration>>) {
             let mut worst = worst.lock();
             *worst = worst.max(begun.elapsed());
         }
+        // tidy: allow(sleep): measures what happens in time, and is no test
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -230,6 +233,7 @@ async fn main() {
     std::fs::create_dir_all(&directory).unwrap();
 
     let mut gateway = Gateway::start(binary, &directory).await;
+    // tidy: allow(sleep): measures what happens in time, and is no test
     tokio::time::sleep(Duration::from_millis(500)).await;
     let empty = gateway.memory();
     let (begun, cpu_before) = (Instant::now(), cpu("self"));
@@ -244,10 +248,12 @@ async fn main() {
         1e3 * gateway.cpu() / count as f64,
         1e3 * (cpu("self") - cpu_before) / count as f64
     );
+    // tidy: allow(sleep): measures what happens in time, and is no test
     tokio::time::sleep(Duration::from_secs(5)).await;
     let full = gateway.memory();
     println!("  memory: {} KiB of {full} for each idle agent", (full - empty) as f64 / count as f64);
     let (idle, at) = (gateway.cpu(), Instant::now());
+    // tidy: allow(sleep): measures what happens in time, and is no test
     tokio::time::sleep(Duration::from_secs(20)).await;
     println!(
         "  idle: gateway {:.2} % of a core",
@@ -266,6 +272,7 @@ async fn main() {
         if half.is_none() && told.opened() >= before + count / 2 {
             half = Some(begun.elapsed());
         }
+        // tidy: allow(sleep): measures what happens in time, and is no test
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     println!("killed and restarted: half back after {half:?}, all after {:?}", begun.elapsed());

@@ -205,6 +205,7 @@ async fn all_connected(gateway: &Gateway, count: usize) -> Samples {
 }
 
 /// Answers of one agent's service while the others come back.
+#[expect(clippy::infinite_loop, reason = "ends when its task is dropped")]
 async fn probe(public: SocketAddr, worst: Arc<Mutex<Duration>>) {
     loop {
         let begun = Instant::now();

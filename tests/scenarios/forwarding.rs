@@ -87,3 +87,24 @@ async fn an_agent_that_was_not_granted_it_and_opens_a_stream_loses_its_session()
     world.agents_become(0).await;
     world.finish().await;
 }
+
+#[tokio::test]
+async fn every_lane_carries_connections_the_other_way_whichever_thread_moves_it() {
+    let echo = Tcp::echo().await;
+    let permitting = World::new().workers(4).gateway(|config| config.client_forwarding = true);
+    let mut world = permitting.run().await;
+    let here = local();
+    world.join(AgentPlan::new().forward(here, &echo.addr.to_string())).await;
+    // Held open together, so that the agent has reason to open its further lanes.
+    let mut clients = Vec::new();
+    for _ in 0..40 {
+        let mut client = within("a connection", TcpStream::connect(here)).await.unwrap();
+        client.write_all(&[7; 100_000]).await.unwrap();
+        clients.push(client);
+    }
+    for client in &mut clients {
+        within("an echo", client.read_exact(&mut [0; 100_000])).await.unwrap();
+    }
+    drop(clients);
+    world.finish().await;
+}

@@ -52,30 +52,31 @@ impl Forwarding {
     /// Connects what this agent asks for, until its session ends.
     pub(crate) fn serve(&self, agent: &Arc<AgentSession>, scope: &Scope) {
         agent.session.take_opens();
-        let (plane, slots, agent) = (Arc::clone(&self.plane), Arc::clone(&self.slots), Arc::clone(agent));
-        scope.spawn("forwarding", async move {
-            let (session, remote) = (agent.session.clone(), agent.remote);
-            let instance = agent.instance;
-            drop(agent);
-            while let Some((header, stream)) = session.accept().await {
-                let ServiceName::Dial(to) = &header.service else {
-                    stream.reset(Reason::NotOffered);
-                    continue;
-                };
-                let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-                    stream.reset(Reason::Overloaded);
-                    continue;
-                };
-                let record =
-                    plane.observe.begin_forwarded(to, instance, header.client_addr.unwrap_or(remote));
-                let (to, plane) = (to.clone(), Arc::clone(&plane));
-                let scope = plane.scope.clone();
-                scope.spawn("forwarded connection", async move {
-                    carry(stream, &to, &header, record, &plane).await;
-                    drop(slot);
-                });
-            }
-        });
+        // One on each worker, because a worker takes the streams of its own lanes.
+        for worker in 0..scope.workers().count() {
+            let (plane, slots) = (Arc::clone(&self.plane), Arc::clone(&self.slots));
+            let (session, remote, instance) = (agent.session.clone(), agent.remote, agent.instance);
+            scope.spawn_on(worker, "forwarding", async move {
+                while let Some((header, stream)) = session.accept().await {
+                    let ServiceName::Dial(to) = &header.service else {
+                        stream.reset(Reason::NotOffered);
+                        continue;
+                    };
+                    let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+                        stream.reset(Reason::Overloaded);
+                        continue;
+                    };
+                    let record =
+                        plane.observe.begin_forwarded(to, instance, header.client_addr.unwrap_or(remote));
+                    let (to, plane) = (to.clone(), Arc::clone(&plane));
+                    let scope = plane.scope.clone();
+                    scope.spawn("forwarded connection", async move {
+                        carry(stream, &to, &header, record, &plane).await;
+                        drop(slot);
+                    });
+                }
+            });
+        }
     }
 }
 

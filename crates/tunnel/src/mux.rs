@@ -205,6 +205,13 @@ impl Mux {
         Ok(id)
     }
 
+    /// Tells watchers when a second stream has come.
+    pub(crate) fn note_sharing(&mut self, wake: &mut Vec<Waker>) {
+        if self.rows.len() == 2 {
+            wake.append(&mut self.watchers);
+        }
+    }
+
     /// The next stream the peer has opened; `None` once the session is closed.
     pub(crate) fn poll_accept(&mut self, waker: &Waker) -> Poll<Option<(u32, StreamHeader)>> {
         if let Some(accepted) = self.accepted.pop_front() {

@@ -63,7 +63,7 @@ impl Scope {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        match self.workers.handle(worker) {
+        match self.workers.other(worker) {
             Some(handle) => drop(self.tasks.spawn_on(self.owned(name, task), handle)),
             None => self.spawn(name, task),
         }
@@ -80,7 +80,7 @@ impl Scope {
         F: Future<Output = ()> + Send + 'static,
     {
         let worker = self.workers.next();
-        if worker == 0 {
+        if self.workers.other(worker).is_none() {
             return self.spawn(name, serve(tcp));
         }
         let moved = tcp.into_std();

@@ -21,7 +21,8 @@ pub(crate) fn current() -> usize {
 /// A process's workers: the thread that made them, and more if it has some. Clones are the same workers.
 #[derive(Debug, Clone, Default)]
 pub struct Workers {
-    others: Arc<[Handle]>,
+    /// Empty where there is one worker only: whichever thread asks.
+    runtimes: Arc<[Handle]>,
     next: Arc<AtomicUsize>,
     _end: Option<Arc<DropGuard>>,
 }
@@ -37,31 +38,39 @@ impl Workers {
         Self::start(cores.saturating_sub(1).max(1))
     }
 
-    /// This thread and `count - 1` others. The others end with the last clone.
+    /// This thread, which must be within a runtime, and `count - 1` others. The others end with the last clone.
     ///
     /// # Errors
     /// What the system said when it gave no thread.
     pub fn start(count: usize) -> io::Result<Self> {
+        if count <= 1 {
+            return Ok(Self::default());
+        }
         let end = CancellationToken::new();
-        let others =
-            (1..count).map(|number| start_one(number, end.clone())).collect::<io::Result<Vec<_>>>()?;
-        Ok(Self { others: others.into(), next: Arc::default(), _end: Some(Arc::new(end.drop_guard())) })
+        let others = (1..count).map(|number| start_one(number, end.clone()));
+        let runtimes =
+            std::iter::once(Ok(Handle::current())).chain(others).collect::<io::Result<Vec<_>>>()?;
+        Ok(Self { runtimes: runtimes.into(), next: Arc::default(), _end: Some(Arc::new(end.drop_guard())) })
     }
 
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.others.len() + 1
+        self.runtimes.len().max(1)
     }
 
-    /// The runtime of a worker; `None` for the first, which is the caller's.
-    pub(crate) fn handle(&self, number: usize) -> Option<&Handle> {
-        self.others.get(number.checked_sub(1)?)
+    /// The runtime of a worker; `None` for the one that asks.
+    pub(crate) fn other(&self, number: usize) -> Option<&Handle> {
+        self.runtimes.get(number).filter(|_| number != current())
     }
 
     /// Whose turn it is.
     pub(crate) fn next(&self) -> usize {
-        if self.others.is_empty() { 0 } else { self.next.fetch_add(1, Ordering::Relaxed) % self.count() }
+        if self.runtimes.is_empty() {
+            current()
+        } else {
+            self.next.fetch_add(1, Ordering::Relaxed) % self.runtimes.len()
+        }
     }
 
     /// Their runtimes, the caller's first.
@@ -70,7 +79,7 @@ impl Workers {
     /// Outside a runtime.
     #[must_use]
     pub fn runtimes(&self) -> Vec<Handle> {
-        std::iter::once(Handle::current()).chain(self.others.iter().cloned()).collect()
+        if self.runtimes.is_empty() { vec![Handle::current()] } else { self.runtimes.to_vec() }
     }
 }
 

@@ -156,9 +156,7 @@ impl Mux {
             return Ok(());
         }
         self.rows.insert(id, Row::new(self.now));
-        if self.rows.len() == 2 {
-            wake.append(&mut self.watchers);
-        }
+        self.note_sharing(wake);
         self.accepted.push_back((id, header));
         wake.extend(self.acceptor.take());
         Ok(())

@@ -132,7 +132,11 @@ impl Lanes {
             }
         };
         let Some(lane) = best else { return Err(Reason::AgentLost) };
-        let id = lane.with(|mux, _| mux.open(header))?;
+        let id = lane.with(|mux, wake| {
+            let id = mux.open(header);
+            mux.note_sharing(wake);
+            id
+        })?;
         Ok((Arc::clone(lane), id))
     }
 

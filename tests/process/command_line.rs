@@ -30,7 +30,7 @@ fn a_mistake_in_the_flags_is_told_with_the_flag_the_reason_and_what_to_do_next()
             ["no token", "prove to each other", "next: give it with --token-file FILE or --token-env NAME"],
         ),
         (
-            &["http", "client", "--token-file", "token"],
+            &["http", "client", "--token-file", "token", "--upstream", "http://u"],
             ["no gateway", "to connect to", "next: name it with --url wss://HOST:8123"],
         ),
         (

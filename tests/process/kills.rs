@@ -22,8 +22,8 @@ fn requests_end_and_the_tunnel_is_back_when_the_agent_was_killed() {
     let load = Load::start(gateway.public());
     load.goes_on(2000);
     agent.process.kill();
-    // What it carried is lost at once; what waits for an agent is refused when it has waited long enough.
-    load.is_hurt(&["502 agent_lost"]);
+    // What it carried is lost at once, or sent again where that is safe; what waits for an agent is refused when it has
+    // waited long enough.
     load.is_hurt(&["503 no_agent"]);
     let started = Instant::now();
     let agent = world.lone_agent(gateway.control, &services, "");
@@ -80,8 +80,10 @@ fn requests_end_and_go_on_when_the_upstream_was_killed() {
     load.goes_on(2000);
     let ends = load.stop();
     eprintln!("{ends:?}");
-    // Only the upstream was gone, so whoever was not answered well was told so, unless the answer had begun.
-    let is_told = |end: &&String| matches!(end.as_str(), "200" | "cut") || end.contains(" upstream_");
+    // Only the upstream was gone, so whoever was not answered well was told so, unless the answer had begun; of an
+    // answer that begins and breaks at one moment nothing may be out yet.
+    let is_told =
+        |end: &&String| matches!(end.as_str(), "200" | "cut" | "UnexpectedEof") || end.contains(" upstream_");
     assert_eq!(ends.keys().find(|end| !is_told(end)), None, "{ends:?}");
     is_at_rest(&gateway, &agent, base);
 }

@@ -30,6 +30,12 @@ const HEAD_START: Duration = Duration::from_millis(250);
 /// How much longer TCP may take once QUIC is there: it is preferred, but not at any price.
 const PREFERENCE: Duration = Duration::from_millis(750);
 
+/// How long QUIC is tried when TCP is refused, for each refusal in a row, and at most.
+const AFTER_REFUSAL: Duration = Duration::from_millis(50);
+const LONGEST_AFTER_REFUSAL: Duration = Duration::from_secs(2);
+/// How long QUIC is tried when TCP or TLS failed in another way.
+const AFTER_FAILURE: Duration = Duration::from_secs(3);
+
 /// How long a name may take to be looked up.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Addresses of one name that get a session each.
@@ -49,6 +55,8 @@ pub(crate) struct Dialer {
     observe: Observe,
     /// Dials that took too long, since the last that did not.
     late: Arc<AtomicU32>,
+    /// Refusals of TCP, since a dial that had another end.
+    refusals: Arc<AtomicU32>,
 }
 
 /// A connected transport over which nothing has been said yet.
@@ -104,8 +112,8 @@ impl Dialer {
         };
         let tls = tls::session_client(&trust, framing.alpn())?;
         let quic = tls::session_client(&trust, Framing::Bare.alpn())?;
-        let late = Arc::default();
-        Ok(Self { gateway, address: None, proxy, framing, tls, quic, observe, late })
+        let (late, refusals) = (Arc::default(), Arc::default());
+        Ok(Self { gateway, address: None, proxy, framing, tls, quic, observe, late, refusals })
     }
 
     /// One that goes to this address of the same gateway.
@@ -142,6 +150,9 @@ impl Dialer {
         match &dialled {
             Err(DialError::Timeout { .. }) => drop(self.late.fetch_add(1, Ordering::Relaxed)),
             Ok(_) | Err(_) => self.late.store(0, Ordering::Relaxed),
+        }
+        if !dialled.as_ref().is_err_and(is_refusal) {
+            self.refusals.store(0, Ordering::Relaxed);
         }
         let (dialled, why) = dialled?;
         let transport::Dialled { io, exporter, handshake } = dialled;
@@ -194,7 +205,23 @@ impl Dialer {
         };
         match outcome {
             Some(Ok(dialled)) => return Ok((dialled, PREFERRED)),
-            Some(Err(failure)) => return instead(self.by_quic().await, failure),
+            Some(Err(failure)) if is_refusal(&failure) => {
+                // Most often nobody is there at all: a gateway that starts again. QUIC would not hear of that, and must
+                // not keep the next try waiting.
+                let refusals = self.refusals.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+                let patience = AFTER_REFUSAL.saturating_mul(refusals).min(LONGEST_AFTER_REFUSAL);
+                let by_quic = tokio::time::timeout(patience, self.by_quic()).await;
+                return match by_quic {
+                    Ok(by_quic) => instead(by_quic, failure),
+                    Err(_elapsed) => Err(failure),
+                };
+            }
+            Some(Err(failure)) => {
+                return match tokio::time::timeout(AFTER_FAILURE, self.by_quic()).await {
+                    Ok(by_quic) => instead(by_quic, failure),
+                    Err(_elapsed) => Err(failure),
+                };
+            }
             None => {}
         }
         let mut by_quic = pin!(self.by_quic());
@@ -213,6 +240,12 @@ impl Dialer {
             },
         }
     }
+}
+
+/// Whether somebody's machine has answered that nobody listens there.
+fn is_refusal(failure: &DialError) -> bool {
+    let refused = io::ErrorKind::ConnectionRefused;
+    matches!(failure, DialError::Connect { source, .. } if source.kind() == refused)
 }
 
 /// QUIC in place of what failed.

@@ -35,8 +35,8 @@ pub const FAMILIES: &[Described] = &[
     family(
         "adit_agent_dials_total",
         "counter",
-        "transport,tls",
-        "Connections to the gateway that were made, by transport and by how TLS began: full, or resumed with a ticket",
+        "transport,why,tls",
+        "Connections to the gateway that were made, by transport, why it was taken, and how TLS began: full, or resumed with a ticket",
     ),
     family(
         "adit_agent_sessions_ended_total",

@@ -28,7 +28,9 @@ async fn agents_reach_their_gateway_through_either_kind_of_proxy_by_every_transp
                 .through(&proxy.url(scheme, login));
             let agent = world.join(plan).await;
             assert_eq!(world.get("a.example", "/").await.status(), 200);
-            assert_eq!(proxy.asked(), [world.control().to_string()]);
+            // Once for each lane.
+            let (asked, control) = (proxy.asked(), world.control().to_string());
+            assert!(!asked.is_empty() && asked.iter().all(|to| *to == control), "{asked:?}");
             drop(world.take_agent(agent));
             world.agents_become(0).await;
         }

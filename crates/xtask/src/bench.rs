@@ -151,7 +151,10 @@ fn adit(options: &Options) -> Result<PathBuf> {
 /// Where our own tools are: this program, built so that it is not what limits the others.
 fn tool_program(options: &Options) -> Result<PathBuf> {
     if options.is_quick || !cfg!(debug_assertions) {
-        return std::env::current_exe().context("cannot find this program");
+        let own = std::env::current_exe().context("cannot find this program")?;
+        // Building the rest may have built this program anew, in the place of the one that runs.
+        let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+        return Ok(if own.exists() { own } else { target_dir().join(profile).join("xtask") });
     }
     process::run(&mut cargo(&["build", "--release", "-p", "xtask"]))?;
     Ok(target_dir().join("release/xtask"))

@@ -71,7 +71,7 @@ impl Service {
                 "tcp://{host}:{port} cannot stand behind the host {hosts}: requests need an upstream that speaks \
                  HTTP, such as http://{host}:{port}"
             ))),
-            (ServiceName::Host(_), _) => Ok(()),
+            (ServiceName::Host(_) | ServiceName::Named(_), _) => Ok(()),
             (ServiceName::Dial(to), _) => {
                 Err(UrlError(format!("{to} is not what a service can be reached by")))
             }

@@ -175,6 +175,16 @@ impl Dialer {
         DIAL_TIMEOUT * (1 << self.late.load(Ordering::Relaxed).min(DOUBLINGS))
     }
 
+    /// How long QUIC is tried after TCP has failed like this. Where TCP was refused there is most often nobody at all, for
+    /// example a gateway that starts again: QUIC would not hear of that, and must not keep the next try waiting.
+    fn patience_after(&self, failure: &DialError) -> Duration {
+        if !is_refusal(failure) {
+            return AFTER_FAILURE;
+        }
+        let refusals = self.refusals.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        AFTER_REFUSAL.saturating_mul(refusals).min(LONGEST_AFTER_REFUSAL)
+    }
+
     fn route(&self) -> Route<'_> {
         Route {
             host: &self.gateway.host,
@@ -205,22 +215,9 @@ impl Dialer {
         };
         match outcome {
             Some(Ok(dialled)) => return Ok((dialled, PREFERRED)),
-            Some(Err(failure)) if is_refusal(&failure) => {
-                // Most often nobody is there at all: a gateway that starts again. QUIC would not hear of that, and must
-                // not keep the next try waiting.
-                let refusals = self.refusals.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-                let patience = AFTER_REFUSAL.saturating_mul(refusals).min(LONGEST_AFTER_REFUSAL);
-                let by_quic = tokio::time::timeout(patience, self.by_quic()).await;
-                return match by_quic {
-                    Ok(by_quic) => instead(by_quic, failure),
-                    Err(_elapsed) => Err(failure),
-                };
-            }
             Some(Err(failure)) => {
-                return match tokio::time::timeout(AFTER_FAILURE, self.by_quic()).await {
-                    Ok(by_quic) => instead(by_quic, failure),
-                    Err(_elapsed) => Err(failure),
-                };
+                let patience = self.patience_after(&failure);
+                return instead(self.by_quic(), patience, failure).await;
             }
             None => {}
         }
@@ -228,7 +225,7 @@ impl Dialer {
         tokio::select! {
             dialled = &mut by_tcp => match dialled {
                 Ok(dialled) => Ok((dialled, PREFERRED)),
-                Err(failure) => instead(by_quic.await, failure),
+                Err(failure) => instead(by_quic, AFTER_FAILURE, failure).await,
             },
             dialled = &mut by_quic => match dialled {
                 Err(_failure) => by_tcp.await.map(|dialled| (dialled, PREFERRED)),
@@ -248,12 +245,17 @@ fn is_refusal(failure: &DialError) -> bool {
     matches!(failure, DialError::Connect { source, .. } if source.kind() == refused)
 }
 
-/// QUIC in place of what failed.
-fn instead(
-    by_quic: Result<transport::Dialled, DialError>,
+/// QUIC in place of what failed, if it is there in time.
+async fn instead(
+    by_quic: impl Future<Output = Result<transport::Dialled, DialError>>,
+    patience: Duration,
     failure: DialError,
 ) -> Result<(transport::Dialled, &'static str), DialError> {
-    by_quic.map(|dialled| (dialled, TCP_FAILED)).map_err(|_as_well| failure)
+    match tokio::time::timeout(patience, by_quic).await {
+        Ok(Ok(dialled)) => Ok((dialled, TCP_FAILED)),
+        Ok(Err(_as_well)) => Err(failure),
+        Err(_elapsed) => Err(failure),
+    }
 }
 
 /// The gateway, as people write it, and the proxy on the way.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_proto::handshake::{Hello, PROOF_LEN, capabilities};
+use adit_proto::limits;
 use adit_proto::reason::Reason;
 use adit_tunnel::handshake::{HandshakeError, greet};
 use adit_tunnel::proof::TokenKey;
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::dial::{Dialer, Dialled};
 
-/// Lanes of a session in use, at least. There is one for each worker.
+/// Lanes of a session in use, at least. There is one for each worker, as far as a session may have so many.
 const LANES: usize = 2;
 /// How long dialling a lane and its handshake may take.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -27,7 +28,7 @@ pub(crate) fn keep(session: &Session, gateway: &Arc<Dialer>, key: &TokenKey, hel
     let hello =
         Hello { capabilities: capabilities::LANES, offers: Vec::new(), proof: [0; PROOF_LEN], ..hello };
     let workers = scope.workers().count();
-    for number in 1..workers.max(LANES) {
+    for number in 1..workers.clamp(LANES, limits::MAX_LANES) {
         let (gateway, key, hello) = (Arc::clone(gateway), key.clone(), hello.clone());
         let lane = Lane { session: session.clone(), gateway, key, hello };
         scope.spawn_on(number % workers, "lane", lane.keep());

@@ -1,11 +1,12 @@
-//! What may happen: who somebody is, what they may reach, and the permit that says so. Pure decisions over an
-//! immutable snapshot; no socket, no clock, no task.
+//! What may happen: who there is, who may offer and reach what, where that is kept, and the permit that says so.
 //!
-//! A gateway with nothing but a shared token and flags is a preset of this model: every token names a built-in
-//! identity that may offer any service, and every client whose address the rules allow may reach every service.
+//! [`model`] is what an operator writes, [`store`] keeps it, [`changes`] is the only way to write it, [`snapshot`] is
+//! the immutable view that every decision of [`policy`] reads.
 
+pub mod model;
 pub mod policy;
 pub mod snapshot;
+pub mod store;
 
 pub use policy::{Denial, DialPermit, Permit, Subject, authorize, authorize_dial};
 pub use snapshot::{Rules, Snapshot, Snapshots};

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use adit_proto::handshake::{Hello, Offer, capabilities};
+use adit_proto::name::Name;
 use adit_proto::names::{HostPattern, Hostname, InstanceId, ServiceName};
 use adit_proto::reason::Reason;
 use adit_tunnel::session::Session;
@@ -111,6 +112,7 @@ struct Routes {
     any: Option<Arc<Service>>,
     /// TCP services by their port; their listeners know them, so nobody looks them up for a connection.
     ports: HashMap<u16, Arc<Service>>,
+    named: HashMap<Name, Arc<Service>>,
 }
 
 impl Routes {
@@ -140,6 +142,7 @@ impl Routes {
             ServiceName::Host(HostPattern::Suffix(domain)) => self.suffix.get(domain.as_str()),
             ServiceName::Host(HostPattern::Any) => self.any.as_ref(),
             ServiceName::Tcp(port) => self.ports.get(port),
+            ServiceName::Named(name) => self.named.get(name),
             ServiceName::Dial(_) => None,
         }
     }
@@ -152,6 +155,7 @@ impl Routes {
             }
             ServiceName::Host(HostPattern::Any) => self.any = Some(service),
             ServiceName::Tcp(port) => drop(self.ports.insert(*port, service)),
+            ServiceName::Named(name) => drop(self.named.insert(name.clone(), service)),
             // Offers of it are refused, and nobody would find them.
             ServiceName::Dial(_) => {}
         }
@@ -163,12 +167,18 @@ impl Routes {
             ServiceName::Host(HostPattern::Suffix(domain)) => drop(self.suffix.remove(domain.as_str())),
             ServiceName::Host(HostPattern::Any) => self.any = None,
             ServiceName::Tcp(port) => drop(self.ports.remove(port)),
+            ServiceName::Named(name) => drop(self.named.remove(name)),
             ServiceName::Dial(_) => {}
         }
     }
 
     fn all(&self) -> impl Iterator<Item = &Arc<Service>> {
-        self.exact.values().chain(self.suffix.values()).chain(self.any.as_ref()).chain(self.ports.values())
+        self.exact
+            .values()
+            .chain(self.suffix.values())
+            .chain(self.any.as_ref())
+            .chain(self.ports.values())
+            .chain(self.named.values())
     }
 
     /// Services nobody has offered for this long, with their end, oldest first.
@@ -181,7 +191,11 @@ impl Routes {
     }
 
     fn len(&self) -> usize {
-        self.exact.len() + self.suffix.len() + usize::from(self.any.is_some()) + self.ports.len()
+        self.exact.len()
+            + self.suffix.len()
+            + usize::from(self.any.is_some())
+            + self.ports.len()
+            + self.named.len()
     }
 }
 
@@ -401,7 +415,9 @@ impl Sessions {
         let label: Arc<str> =
             if routes.len() < self.max_labels { name.to_string().into() } else { NO_SERVICE.into() };
         let counters = match name {
-            ServiceName::Host(_) | ServiceName::Dial(_) => self.observe.service(&label),
+            ServiceName::Host(_) | ServiceName::Named(_) | ServiceName::Dial(_) => {
+                self.observe.service(&label)
+            }
             ServiceName::Tcp(port) => self.observe.port(&label, *port),
         };
         let service = Arc::new(Service {

@@ -10,6 +10,7 @@ pub mod frame;
 pub mod handshake;
 pub mod header;
 pub mod limits;
+pub mod name;
 pub mod names;
 pub mod proxy_header;
 pub mod reason;

@@ -14,5 +14,7 @@ pub const MAX_TEXT: usize = 1024;
 pub const INITIAL_WINDOW: u32 = 128 * 1024;
 /// Most credit one stream may ever hold, in bytes.
 pub const MAX_WINDOW: u32 = 16 * 1024 * 1024;
+/// Most lanes of one session.
+pub const MAX_LANES: usize = 8;
 /// Most streams one lane of a session holds open at once.
 pub const MAX_STREAMS: usize = 64 * 1024;

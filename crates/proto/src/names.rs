@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::limits::MAX_NAME;
+use crate::name::{BadName, Name};
 
 /// Why a name is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +28,9 @@ pub enum NameError {
     /// Not a port after `tcp:`.
     #[error("a port is a number from 1 to 65535")]
     Port,
+    /// No name of a service after `@`.
+    #[error(transparent)]
+    Service(#[from] BadName),
     /// Not 32 lower-case hexadecimal digits.
     #[error("an instance id is 32 lower-case hexadecimal digits")]
     InstanceId,
@@ -129,13 +133,16 @@ impl FromStr for HostPattern {
 
 /// What a service is reached by: hosts of the HTTP listeners, or a public port of its own.
 ///
-/// As text a port has its protocol in front, `tcp:5432`; no host pattern has a colon in it, so the two never meet.
+/// As text a port has its protocol in front, `tcp:5432`, and a name has `@`; no host pattern has either in it, so they
+/// never meet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ServiceName {
     /// HTTP requests for these hosts.
     Host(HostPattern),
     /// Every connection to this TCP port.
     Tcp(u16),
+    /// Dials of a service by its name.
+    Named(Name),
     /// Not offered by anybody: where an agent asks the gateway to connect to.
     Dial(Destination),
 }
@@ -179,7 +186,7 @@ impl ServiceName {
     #[must_use]
     pub const fn tcp_port(&self) -> Option<u16> {
         match self {
-            Self::Host(_) | Self::Dial(_) => None,
+            Self::Host(_) | Self::Named(_) | Self::Dial(_) => None,
             Self::Tcp(port) => Some(*port),
         }
     }
@@ -196,6 +203,7 @@ impl fmt::Display for ServiceName {
         match self {
             Self::Host(hosts) => hosts.fmt(f),
             Self::Tcp(port) => write!(f, "tcp:{port}"),
+            Self::Named(name) => write!(f, "@{name}"),
             Self::Dial(to) => write!(f, "dial:{to}"),
         }
     }
@@ -207,6 +215,9 @@ impl FromStr for ServiceName {
     fn from_str(text: &str) -> Result<Self, NameError> {
         if let Some(to) = text.strip_prefix("dial:") {
             return to.parse().map(Self::Dial);
+        }
+        if let Some(name) = text.strip_prefix('@') {
+            return name.parse().map(Self::Named).map_err(NameError::Service);
         }
         text.strip_prefix("tcp:")
             .map_or_else(|| text.parse().map(Self::Host), |port| parse_port(port).map(Self::Tcp))
@@ -306,6 +317,7 @@ mod tests {
             ("tcp:65535", Some(65535)),
             ("*.a.example", None),
             ("*", None),
+            ("@kubeA.prometheus.svc", None),
             ("dial:[::1]:80", None),
         ] {
             let name: ServiceName = text.parse().unwrap();
@@ -317,6 +329,8 @@ mod tests {
         for text in ["dial:", "dial:h", "dial:h:0", "dial::80", "dial:h:80:1", "dial:::1:80"] {
             assert!(text.parse::<ServiceName>().is_err(), "{text}");
         }
+        assert_eq!("@a".parse::<ServiceName>(), "@A.".parse());
+        assert_eq!("@".parse::<ServiceName>(), Err(NameError::Service(BadName::Empty)));
         assert_eq!("udp:53".parse::<ServiceName>(), Err(NameError::Character(':')));
     }
 

@@ -22,3 +22,4 @@ pub mod tls;
 pub mod transport;
 pub mod watchdog;
 pub mod workers;
+mod wrapper;

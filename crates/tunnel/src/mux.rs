@@ -9,8 +9,9 @@
 //!
 //! # How reading works
 //! The receiver grants credit; a sender never has more bytes under way than it was granted, and credit returns
-//! when the reader has taken a part of the window, small enough that the sender need not wait for it. A reader that takes a whole window faster than two round trips has the
-//! window doubled, up to [`limits::MAX_WINDOW`] a stream and [`GROWTH_BUDGET`] a session.
+//! when the reader has taken a part of the window, small enough that the sender need not wait for it. A reader that
+//! takes a whole window faster than two round trips has the window doubled, up to [`limits::MAX_WINDOW`] a stream,
+//! [`GROWTH_BUDGET`] a lane, and a bound for the process.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -37,7 +38,7 @@ pub(crate) use writing::{Filled, Round};
 
 /// Data leaves room up to here for control frames; a round beyond it belongs to a peer that does not read.
 const BACKED_UP: usize = 2 * writing::ROUND_FULL;
-/// Window bytes, over the initial ones, that all streams of a session may grow by together.
+/// Window bytes, over the initial ones, that all streams of a lane may grow by together.
 const GROWTH_BUDGET: u32 = 64 * 1024 * 1024;
 /// Window a stream starts with. Half of what the protocol allows a sender to assume would be a violation, so both
 /// ends use the protocol's number.

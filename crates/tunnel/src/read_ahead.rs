@@ -11,7 +11,7 @@ use tokio_util::io::poll_read_buf;
 
 /// Bytes read at once while a socket is busy.
 const BUSY: usize = 128 * 1024;
-/// Reads that fill less than this in a row before the buffer is given back.
+/// Quiet reads in a row before the buffer is given back.
 const QUIET_READS: u32 = 32;
 /// A read of at most this many bytes is a quiet one.
 const QUIET: usize = 4 * 1024;
@@ -30,11 +30,6 @@ impl<IO> ReadAhead<IO> {
     /// Reads ahead of `io`.
     pub fn new(io: IO) -> Self {
         Self { io, buffer: BytesMut::new(), is_busy: false, quiet: 0 }
-    }
-
-    /// The socket.
-    pub const fn get_ref(&self) -> &IO {
-        &self.io
     }
 }
 
@@ -73,46 +68,4 @@ impl<IO: AsyncRead + Unpin> AsyncRead for ReadAhead<IO> {
     }
 }
 
-/// Implements [`tokio::io::AsyncWrite`] for a wrapper that looks at reads only, by its field `io`.
-#[macro_export]
-macro_rules! forward_writes {
-    ($wrapper:ident) => {
-        impl<IO: tokio::io::AsyncWrite + Unpin> tokio::io::AsyncWrite for $wrapper<IO> {
-            fn poll_write(
-                mut self: std::pin::Pin<&mut Self>,
-                cx: &mut std::task::Context<'_>,
-                buf: &[u8],
-            ) -> std::task::Poll<std::io::Result<usize>> {
-                std::pin::Pin::new(&mut self.io).poll_write(cx, buf)
-            }
-
-            fn poll_write_vectored(
-                mut self: std::pin::Pin<&mut Self>,
-                cx: &mut std::task::Context<'_>,
-                bufs: &[std::io::IoSlice<'_>],
-            ) -> std::task::Poll<std::io::Result<usize>> {
-                std::pin::Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
-            }
-
-            fn is_write_vectored(&self) -> bool {
-                self.io.is_write_vectored()
-            }
-
-            fn poll_flush(
-                mut self: std::pin::Pin<&mut Self>,
-                cx: &mut std::task::Context<'_>,
-            ) -> std::task::Poll<std::io::Result<()>> {
-                std::pin::Pin::new(&mut self.io).poll_flush(cx)
-            }
-
-            fn poll_shutdown(
-                mut self: std::pin::Pin<&mut Self>,
-                cx: &mut std::task::Context<'_>,
-            ) -> std::task::Poll<std::io::Result<()>> {
-                std::pin::Pin::new(&mut self.io).poll_shutdown(cx)
-            }
-        }
-    };
-}
-
-forward_writes!(ReadAhead);
+crate::forward_writes!(ReadAhead);

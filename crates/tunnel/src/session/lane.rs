@@ -4,14 +4,12 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use adit_proto::header::StreamHeader;
+use adit_proto::limits;
 use adit_proto::reason::Reason;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::mux::{Mux, Side};
 use crate::workers;
-
-/// Lanes one session may have.
-pub(super) const MAX_LANES: usize = 8;
 
 /// One connection's streams: what the handles and the driver share. The lock is held for memory moves and for reads
 /// that do not wait, never across an await.
@@ -71,7 +69,7 @@ impl Lanes {
         if let Some(reason) = state.end.or_else(leaving) {
             return Err(reason);
         }
-        if state.up.len() >= MAX_LANES {
+        if state.up.len() >= limits::MAX_LANES {
             return Err(Reason::Overloaded);
         }
         Ok(self.push(state, prelude))

@@ -3,13 +3,15 @@
 //! Every implementation passes one suite ([`conformance`]); what is above the store knows none of them by name.
 
 use std::fmt;
+use std::future;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
-/// Counts transactions. Every committed one has a higher revision than those before it; 0 is before the first.
+/// Counts transactions. Each that changed something has the next revision; 0 is before the first.
 pub type Revision = u64;
 
 /// One key with its value.
@@ -60,7 +62,8 @@ pub enum Write {
 pub struct Transaction {
     /// What must be true.
     pub expect: Vec<Expect>,
-    /// What is done then; each key once.
+    /// What is done then, in this order; each key once. Nothing to do is not a mistake: what is expected is still
+    /// compared.
     pub writes: Vec<Write>,
 }
 
@@ -68,11 +71,18 @@ pub struct Transaction {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LeaseId(pub u64);
 
-/// What a watch tells.
+/// What a watch tells: one transaction, so that no reader sees half of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
+pub struct Committed {
     /// The transaction.
     pub revision: Revision,
+    /// What it did to the keys that are watched; never empty.
+    pub events: Vec<Event>,
+}
+
+/// What happened to one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
     /// The key.
     pub key: String,
     /// What it holds now; `None`: it is gone.
@@ -94,6 +104,13 @@ pub enum StoreError {
     /// The lease has expired or never was.
     #[error("the lease is gone")]
     NoLease,
+    /// It was asked for something that no store does, such as writing a key twice in one transaction. Nothing was
+    /// written.
+    #[error("{0}")]
+    Invalid(String),
+    /// This kind of store does not do that.
+    #[error("{0}")]
+    Unsupported(&'static str),
     /// Another process uses the store.
     #[error("{0}")]
     InUse(String),
@@ -122,18 +139,25 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Every key that begins with a prefix, in the order of keys; one moment's view.
     fn list(&self, prefix: &str) -> BoxFuture<'_, Result<Listing, StoreError>>;
 
-    /// Does all of a transaction or nothing, and returns its revision. It is on the disk then, where there is one.
+    /// Does all of a transaction or nothing, and returns its revision. It is on the disk then, where there is one. One
+    /// that changes nothing (only deletes what is not there) has no revision of its own: the last one is returned.
     fn commit(&self, transaction: Transaction) -> BoxFuture<'_, Result<Revision, StoreError>>;
 
-    /// Every change to keys with a prefix after `since`, in order, each once. The receiver ends when the store does, or
-    /// when whoever reads is so slow that changes would have to be kept without bound: list again then.
+    /// Every transaction after `since` that changed keys with a prefix, in order, each once: first from the history, then
+    /// as they happen. [`StoreError::Compacted`] if the history does not reach back so far, or `since` is ahead of the
+    /// store: list again, and watch from the listing's revision. The receiver ends when the store does, or when whoever
+    /// reads is so slow that changes would have to be kept without bound: list again then, too.
     fn watch(
         &self,
         prefix: &str,
         since: Revision,
-    ) -> BoxFuture<'_, Result<mpsc::Receiver<Event>, StoreError>>;
+    ) -> BoxFuture<'_, Result<mpsc::Receiver<Committed>, StoreError>>;
 
-    /// A lease that expires this long after it was granted or kept alive last; keys that were put with it go then.
+    /// A lease that expires this long after it was granted or kept alive last. The keys that were put with it go then, in
+    /// one transaction. A key that is put again without it, or with another, has left it.
+    ///
+    /// Where the store outlives its process, the lease does too: it begins anew when the store is opened again, because
+    /// nobody could keep it alive meanwhile.
     fn grant(&self, ttl: Duration) -> BoxFuture<'_, Result<LeaseId, StoreError>>;
 
     /// Lets a lease begin anew.
@@ -141,6 +165,14 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Ends a lease, with its keys.
     fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// Writes all of it, as of one moment, to a file that appears whole or not at all, readable by its owner alone.
+    /// Writing goes on meanwhile.
+    fn backup(&self, to: &Path) -> BoxFuture<'_, Result<(), StoreError>> {
+        let _ = to;
+        let no = "this gateway keeps its state in memory only: there is no file to back up; start it with a state directory";
+        Box::pin(future::ready(Err(StoreError::Unsupported(no))))
+    }
 }
 
 /// A store that is shared.

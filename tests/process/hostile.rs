@@ -394,7 +394,9 @@ async fn believed(listener: &TcpListener, acceptor: &TlsAcceptor, token: &str) -
         let Ok(mut stream) = acceptor.accept(tcp).await else { continue };
         let exporter = tls::exporter(stream.get_ref().1).unwrap();
         let Ok(_hello) = handshake::read_hello(&mut stream).await else { continue };
-        let welcome = handshake::welcome(1, 0, "hostile", &TokenKey::new(token.as_bytes()), &exporter);
+        let agreement = handshake::Agreement { version: 1, release: "hostile", ..Default::default() };
+        let credential = handshake::Credential::Token(TokenKey::new(token.as_bytes()));
+        let welcome = handshake::welcome(agreement, &credential, &exporter);
         stream.write_all(&welcome).await.unwrap();
         stream.flush().await.unwrap();
         return Box::new(stream);

@@ -9,7 +9,7 @@ use adit_testkit::proto::handshake::{ALPN, Hello};
 use adit_testkit::proto::header::StreamHeader;
 use adit_testkit::proto::names::{HostPattern, ServiceName};
 use adit_testkit::proto::reason::Reason;
-use adit_testkit::tunnel::handshake::{read_hello, welcome};
+use adit_testkit::tunnel::handshake::{Agreement, Credential, read_hello, welcome};
 use adit_testkit::tunnel::proof::TokenKey;
 use adit_testkit::tunnel::scope::Scope;
 use adit_testkit::tunnel::session::{Session, Side};
@@ -133,9 +133,10 @@ impl Stand {
             let mut io = self.tls.accept(tcp).await.unwrap();
             let exporter = exporter(io.get_ref().1).unwrap();
             let hello = read_hello(&mut io).await.unwrap();
-            let key = TokenKey::new(TOKEN.as_bytes());
-            let (session, beginning) =
-                Session::prepare(Side::Gateway, &welcome(1, 0, "test", &key, &exporter));
+            let credential = Credential::Token(TokenKey::new(TOKEN.as_bytes()));
+            let agreement = Agreement { version: 1, release: "test", ..Agreement::default() };
+            let welcome = welcome(agreement, &credential, &exporter);
+            let (session, beginning) = Session::prepare(Side::Gateway, &welcome);
             beginning.start(io, &self.scope);
             (hello, session)
         })

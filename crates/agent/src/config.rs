@@ -20,8 +20,8 @@ pub struct Config {
     pub each_address: bool,
     /// Through which proxy the gateways are reached, if any.
     pub egress: Egress,
-    /// The shared token.
-    pub token: TokenKey,
+    /// What the agent shows to the gateways.
+    pub credential: Credential,
     /// How the gateway's certificate is checked.
     pub verify: Verify,
     /// What is offered; none only where something is forwarded.
@@ -36,6 +36,13 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// The commit this was built from, for metrics.
     pub revision: &'static str,
+}
+
+/// What an agent shows.
+#[derive(Debug, Clone)]
+pub enum Credential {
+    /// It proves a shared token.
+    Token(TokenKey),
 }
 
 /// One address here whose connections the gateway makes on its side. It has to allow that.

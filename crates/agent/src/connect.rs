@@ -7,8 +7,7 @@ use std::time::Duration;
 use adit_proto::handshake::{Hello, MIN_VERSION, PROOF_LEN, VERSION, capabilities};
 use adit_proto::names::InstanceId;
 use adit_proto::reason::Reason;
-use adit_tunnel::handshake::{HandshakeError, greet};
-use adit_tunnel::proof::TokenKey;
+use adit_tunnel::handshake::{Credential, HandshakeError, greet};
 use adit_tunnel::reconnect::Backoff;
 use adit_tunnel::scope::Scope;
 use adit_tunnel::session::{Session, Side};
@@ -37,7 +36,7 @@ const FORGOTTEN: Duration = Duration::from_secs(120);
 /// Keeps a session up: what it takes to open one, again and again.
 pub(crate) struct Keeper {
     pub(crate) gateway: Arc<Dialer>,
-    pub(crate) key: TokenKey,
+    pub(crate) credential: Credential,
     pub(crate) instance: InstanceId,
     pub(crate) hostname: String,
     pub(crate) exposed: Arc<Exposed>,
@@ -158,7 +157,7 @@ impl Keeper {
         let Dialled { mut io, exporter, carrier } = self.gateway.dial().await?;
         let hello = Hello {
             versions: (MIN_VERSION, VERSION),
-            capabilities: self.capabilities | capabilities::CANARIES,
+            capabilities: self.capabilities | capabilities::CANARIES | capabilities::NOTICES,
             instance: self.instance,
             generation: self.generation.fetch_add(1, Ordering::Relaxed) + 1,
             release: env!("CARGO_PKG_VERSION").to_owned(),
@@ -166,7 +165,7 @@ impl Keeper {
             offers: self.exposed.offers().to_vec(),
             proof: [0; PROOF_LEN],
         };
-        let greeting = greet(&mut io, hello.clone(), &self.key, &exporter);
+        let greeting = greet(&mut io, hello.clone(), &self.credential, &exporter);
         let welcome = tokio::time::timeout(GREET_TIMEOUT, greeting)
             .await
             .map_err(|_elapsed| ConnectError::Silent)??;
@@ -175,7 +174,11 @@ impl Keeper {
         }
         let session = Session::start(io, Side::Agent, &self.sessions);
         if welcome.capabilities & capabilities::LANES != 0 {
-            lanes::keep(&session, &self.gateway, &self.key, hello, &self.sessions);
+            lanes::keep(&session, &self.gateway, &self.credential, hello, &self.sessions);
+        }
+        for notice in &welcome.notices {
+            let (service, reason, message) = (&notice.service, notice.reason, &notice.message);
+            tracing::warn!(gateway = %self.gateway, %service, %reason, "the gateway does not take an offer: {message}");
         }
         tracing::info!(gateway = %self.gateway, transport = carrier.transport, tls = carrier.tls, release = welcome.release, "session opened");
         Ok(session)

@@ -7,8 +7,7 @@ use std::time::Duration;
 use adit_proto::handshake::{Hello, PROOF_LEN, capabilities};
 use adit_proto::limits;
 use adit_proto::reason::Reason;
-use adit_tunnel::handshake::{HandshakeError, greet};
-use adit_tunnel::proof::TokenKey;
+use adit_tunnel::handshake::{Credential, HandshakeError, greet};
 use adit_tunnel::reconnect::Backoff;
 use adit_tunnel::scope::Scope;
 use adit_tunnel::session::{Beginning, Session};
@@ -24,13 +23,19 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Keeps the further lanes of a session, each on a worker of its own, in tasks of `scope`. `hello` is the one that opened
 /// the session.
-pub(crate) fn keep(session: &Session, gateway: &Arc<Dialer>, key: &TokenKey, hello: Hello, scope: &Scope) {
+pub(crate) fn keep(
+    session: &Session,
+    gateway: &Arc<Dialer>,
+    credential: &Credential,
+    hello: Hello,
+    scope: &Scope,
+) {
     let hello =
         Hello { capabilities: capabilities::LANES, offers: Vec::new(), proof: [0; PROOF_LEN], ..hello };
     let workers = scope.workers().count();
     for number in 1..workers.clamp(LANES, limits::MAX_LANES) {
-        let (gateway, key, hello) = (Arc::clone(gateway), key.clone(), hello.clone());
-        let lane = Lane { session: session.clone(), gateway, key, hello };
+        let (gateway, credential, hello) = (Arc::clone(gateway), credential.clone(), hello.clone());
+        let lane = Lane { session: session.clone(), gateway, credential, hello };
         scope.spawn_on(number % workers, "lane", lane.keep());
     }
 }
@@ -39,7 +44,7 @@ pub(crate) fn keep(session: &Session, gateway: &Arc<Dialer>, key: &TokenKey, hel
 struct Lane {
     session: Session,
     gateway: Arc<Dialer>,
-    key: TokenKey,
+    credential: Credential,
     hello: Hello,
 }
 
@@ -73,7 +78,7 @@ impl Lane {
             tracing::debug!(gateway = %self.gateway, %error, "cannot open a further lane");
             None
         })?;
-        greet(&mut io, self.hello.clone(), &self.key, &exporter).await.map_err(|error| {
+        greet(&mut io, self.hello.clone(), &self.credential, &exporter).await.map_err(|error| {
             tracing::debug!(gateway = %self.gateway, %error, "cannot open a further lane");
             if let HandshakeError::Refused(refused) = error { Some(refused.reason) } else { None }
         })?;

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use adit_proto::names::InstanceId;
-use adit_tunnel::proof::TokenKey;
+use adit_tunnel::handshake::Credential;
 use adit_tunnel::scope::Scope;
 use adit_tunnel::watchdog::{Progress, supervise};
 use tokio::sync::{Notify, watch};
@@ -25,7 +25,7 @@ const LOOKUP_PAUSE: Duration = Duration::from_secs(1);
 
 /// What all links of an agent share.
 pub(crate) struct Links {
-    pub(crate) key: TokenKey,
+    pub(crate) credential: Credential,
     pub(crate) instance: InstanceId,
     pub(crate) hostname: String,
     pub(crate) exposed: Arc<Exposed>,
@@ -107,7 +107,7 @@ impl Links {
     ) -> Keeper {
         Keeper {
             gateway: Arc::new(gateway),
-            key: self.key.clone(),
+            credential: self.credential.clone(),
             instance: self.instance_for(salt),
             hostname: self.hostname.clone(),
             exposed: Arc::clone(&self.exposed),

@@ -25,6 +25,7 @@ use tokio_util::sync::DropGuard;
 use crate::Config;
 use crate::board::Board;
 use crate::clock;
+use crate::config::Credential;
 use crate::dial::Dialer;
 use crate::expose::Exposed;
 use crate::forward::Forwarder;
@@ -132,7 +133,9 @@ impl Agent {
         }
         let awoken = watch::Sender::new(());
         let links = Links {
-            key: config.token,
+            credential: match config.credential {
+                Credential::Token(key) => adit_tunnel::handshake::Credential::Token(key),
+            },
             instance,
             hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             exposed: Arc::new(exposed),

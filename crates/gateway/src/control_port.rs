@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use adit_proto::handshake::{ALPN, Hello, Refused, capabilities};
 use adit_proto::reason::Reason;
-use adit_tunnel::handshake::{self, is_proved};
+use adit_tunnel::handshake::{self, Agreement, Credential, is_proved};
 use adit_tunnel::proof::Exporter;
 use adit_tunnel::read_ahead::ReadAhead;
 use adit_tunnel::scope::Scope;
@@ -291,7 +291,9 @@ impl ControlPort {
         }
         let granted = self.forwarding.grant(&hello)?;
         let release = env!("CARGO_PKG_VERSION");
-        let welcome = handshake::welcome(version, granted, release, &token.key, &caller.exporter);
+        let agreement = Agreement { version, granted, release, notices: Vec::new() };
+        let credential = Credential::Token(token.key.clone());
+        let welcome = handshake::welcome(agreement, &credential, &caller.exporter);
         if hello.capabilities & capabilities::LANES != 0 {
             let beginning = self.sessions.session_of(&hello, &token.name)?.add_lane(&welcome);
             let said = |reason| (reason, "the session that this lane is for takes none".to_owned());

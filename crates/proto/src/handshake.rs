@@ -7,7 +7,7 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
-use crate::limits::MAX_OFFERS;
+use crate::limits::{MAX_NOTICES, MAX_OFFERS};
 use crate::names::{InstanceId, ServiceName};
 use crate::reason::Reason;
 use crate::wire::{DecodeError, Reader, put_text};
@@ -31,6 +31,13 @@ pub mod capabilities {
     /// The agent opens streams, and the gateway connects them to where they say. The agent asks for it, and the gateway
     /// grants it or refuses the session.
     pub const FORWARDING: u64 = 1 << 4;
+    /// In a hello: the agent proves no token. The certificate of its TLS connection says who it is.
+    pub const CERTIFICATE: u64 = 1 << 5;
+    /// The agent opens streams to services by their names, and the gateway joins them to whoever offers those. The agent
+    /// asks for it, and the gateway grants it; each stream is decided on its own.
+    pub const DIALING: u64 = 1 << 6;
+    /// In a hello: the agent reads notices. In a welcome: there are some.
+    pub const NOTICES: u64 = 1 << 7;
 }
 
 /// One service an agent offers.
@@ -129,6 +136,17 @@ impl Hello {
     }
 }
 
+/// In a welcome: one offer that is not taken, although the session stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// The offer.
+    pub service: ServiceName,
+    /// Why.
+    pub reason: Reason,
+    /// The same for a person, with what to do next.
+    pub message: String,
+}
+
 /// Gateway to agent: the session stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Welcome {
@@ -138,6 +156,8 @@ pub struct Welcome {
     pub capabilities: u64,
     /// The gateway's release, for people.
     pub release: String,
+    /// Offers that are not taken. Only with [`capabilities::NOTICES`]; without it they are not written, and none are read.
+    pub notices: Vec<Notice>,
     /// Proof that the gateway knows the same token.
     pub proof: [u8; PROOF_LEN],
 }
@@ -155,6 +175,30 @@ impl Welcome {
         out.put_u16(self.version);
         out.put_u64(self.capabilities);
         put_text(out, &self.release);
+        if self.capabilities & capabilities::NOTICES == 0 {
+            return;
+        }
+        let notices = &self.notices[..self.notices.len().min(MAX_NOTICES)];
+        out.put_u16(u16::try_from(notices.len()).unwrap_or(0));
+        for notice in notices {
+            put_text(out, &notice.service.to_string());
+            out.put_u16(notice.reason.code());
+            put_text(out, &notice.message);
+        }
+    }
+
+    fn decode_notices(r: &mut Reader) -> Result<Vec<Notice>, DecodeError> {
+        let count = usize::from(r.u16("notices")?);
+        if count > MAX_NOTICES {
+            return Err(DecodeError::TooLong { what: "notices", got: count, limit: MAX_NOTICES });
+        }
+        let mut notices = Vec::with_capacity(count);
+        for _ in 0..count {
+            let service = r.text("service")?.parse().map_err(|_name| DecodeError::Invalid("service"))?;
+            let reason = Reason::from_code(r.u16("reason")?);
+            notices.push(Notice { service, reason, message: r.text("message")? });
+        }
+        Ok(notices)
     }
 
     /// Appends the payload.
@@ -172,9 +216,11 @@ impl Welcome {
         let version = r.u16("version")?;
         let capabilities = r.u64("capabilities")?;
         let release = r.text("release")?;
+        let has_notices = capabilities & capabilities::NOTICES != 0;
+        let notices = if has_notices { Self::decode_notices(&mut r)? } else { Vec::new() };
         let proof = r.array("proof")?;
         r.finish()?;
-        Ok(Self { version, capabilities, release, proof })
+        Ok(Self { version, capabilities, release, notices, proof })
     }
 }
 
@@ -228,13 +274,38 @@ mod tests {
         }
     }
 
+    fn welcome(capabilities: u64) -> Welcome {
+        let notice = Notice {
+            service: ServiceName::Tcp(5432),
+            reason: Reason::PortUnavailable,
+            message: "no policy permits it".into(),
+        };
+        let proof = [1; PROOF_LEN];
+        Welcome { version: 1, capabilities, release: "x".into(), notices: vec![notice], proof }
+    }
+
+    #[test]
+    fn a_welcome_of_more_notices_than_there_may_be_is_refused_and_none_is_written() {
+        let mut many = welcome(capabilities::NOTICES);
+        many.notices = vec![many.notices[0].clone(); MAX_NOTICES + 1];
+        let mut out = BytesMut::new();
+        many.encode(&mut out);
+        assert_eq!(Welcome::decode(out.clone().freeze()).unwrap().notices.len(), MAX_NOTICES);
+        // The count stands behind version, capabilities and release.
+        out[13..15].copy_from_slice(&u16::MAX.to_be_bytes());
+        assert!(matches!(Welcome::decode(out.freeze()), Err(DecodeError::TooLong { what: "notices", .. })));
+    }
+
     #[test]
     fn each_message_reads_back_as_written() {
         let mut out = BytesMut::new();
         hello().encode(&mut out);
         assert_eq!(Hello::decode(out.split().freeze()), Ok(hello()));
 
-        let welcome = Welcome { version: 1, capabilities: 5, release: "x".into(), proof: [1; PROOF_LEN] };
+        let welcome = welcome(5);
+        welcome.encode(&mut out);
+        assert_eq!(Welcome::decode(out.split().freeze()), Ok(Welcome { notices: Vec::new(), ..welcome }));
+        let welcome = self::welcome(capabilities::NOTICES);
         welcome.encode(&mut out);
         assert_eq!(Welcome::decode(out.split().freeze()), Ok(welcome));
 

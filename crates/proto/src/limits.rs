@@ -6,6 +6,8 @@ pub const MAX_DATA_PAYLOAD: usize = 64 * 1024;
 pub const MAX_CONTROL_PAYLOAD: usize = 64 * 1024;
 /// Most services one session may offer.
 pub const MAX_OFFERS: usize = 256;
+/// Most offers one welcome says are not taken. More fall under the last one's message.
+pub const MAX_NOTICES: usize = 32;
 /// Longest host name or service name, in bytes (RFC 1035 §2.3.4).
 pub const MAX_NAME: usize = 253;
 /// Longest free text in a frame (an upstream's description, a version, a refusal), in bytes.

@@ -20,7 +20,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use adit_agent::config::{GatewayUrl, Service, Transport, Verify};
+use adit_agent::config::{Credential, GatewayUrl, Service, Transport, Verify};
 use adit_agent::{Agent, Config};
 use adit_testkit::certificate::credulous;
 use adit_testkit::samples::Samples;
@@ -178,7 +178,7 @@ fn config(number: usize, control: SocketAddr) -> Config {
         }],
         each_address: false,
         egress: Egress::direct(),
-        token: TokenKey::new(TOKEN.as_bytes()),
+        credential: Credential::Token(TokenKey::new(TOKEN.as_bytes())),
         verify: Verify::TokenProof,
         services: vec![Service {
             name: format!("a{number}.example").parse().unwrap(),

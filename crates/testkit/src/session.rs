@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use adit_proto::handshake::{Hello, Offer, PROOF_LEN};
 use adit_proto::names::InstanceId;
-use adit_tunnel::handshake::{HandshakeError, greet};
+use adit_tunnel::handshake::{Credential, HandshakeError, greet};
 use adit_tunnel::proof::TokenKey;
 use adit_tunnel::scope::Scope;
 use adit_tunnel::session::{Session, Side};
@@ -44,7 +44,8 @@ pub async fn introduce(
         offers: hosts.iter().map(offer).collect(),
         proof: [0; PROOF_LEN],
     };
-    within("the handshake", greet(&mut io, hello, &TokenKey::new(token.as_bytes()), &exporter)).await?;
+    let credential = Credential::Token(TokenKey::new(token.as_bytes()));
+    within("the handshake", greet(&mut io, hello, &credential, &exporter)).await?;
     Ok((io, handshake))
 }
 

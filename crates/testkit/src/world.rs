@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use adit_agent::config::{Forward, GatewayUrl, Service, Transport, Upstream, Verify};
+use adit_agent::config::{Credential, Forward, GatewayUrl, Service, Transport, Upstream, Verify};
 use adit_agent::{Agent, Config as AgentConfig};
 use adit_gateway::config::{Config, Control, HttpListener, Limits, NamedToken, TcpServices, Tls};
 use adit_gateway::{Gateway, Inherited, StartError};
@@ -145,7 +145,7 @@ impl AgentPlan {
             gateways: std::iter::once(to).chain(self.more.iter().copied()).map(gateway).collect(),
             each_address: self.name.is_some(),
             egress: self.egress.clone(),
-            token: TokenKey::new(self.token.as_bytes()),
+            credential: Credential::Token(TokenKey::new(self.token.as_bytes())),
             verify: Verify::TokenProof,
             services: self.offers.iter().map(service).collect(),
             forwards: self.forwards.clone(),

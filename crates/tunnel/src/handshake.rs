@@ -3,7 +3,7 @@
 use std::io;
 
 use adit_proto::frame::{FrameHeader, HEADER_LEN, Kind};
-use adit_proto::handshake::{Hello, PROOF_LEN, Refused, Welcome, capabilities};
+use adit_proto::handshake::{Hello, Notice, PROOF_LEN, Refused, Welcome, capabilities};
 use adit_proto::{DecodeError, frame};
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -12,6 +12,26 @@ use crate::proof::{Exporter, Prover, TokenKey};
 
 /// Longest hello or welcome that is read, in bytes. Before authentication, so no larger than it has to be.
 const MAX_MESSAGE: usize = 64 * 1024;
+
+/// What an agent shows.
+#[derive(Debug, Clone)]
+pub enum Credential {
+    /// It proves a token, and the gateway proves it back.
+    Token(TokenKey),
+    /// The certificate of its TLS connection; the gateway is known by its own, so TLS has to check that one.
+    Certificate,
+}
+
+impl Credential {
+    /// The token, if it is one.
+    #[must_use]
+    pub const fn token(&self) -> Option<&TokenKey> {
+        match self {
+            Self::Token(key) => Some(key),
+            Self::Certificate => None,
+        }
+    }
+}
 
 /// Why a handshake failed.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +94,7 @@ fn framed(kind: Kind, encode: impl FnOnce(&mut BytesMut)) -> BytesMut {
     out
 }
 
-/// The agent's side: says hello (its proof is filled in here) and waits for the answer. Not cancel safe: the
+/// The agent's side: says hello (what shows the credential is filled in here) and waits for the answer. Not cancel safe: the
 /// transport is of no use afterwards.
 ///
 /// # Errors
@@ -82,18 +102,27 @@ fn framed(kind: Kind, encode: impl FnOnce(&mut BytesMut)) -> BytesMut {
 pub async fn greet<IO>(
     io: &mut IO,
     mut hello: Hello,
-    key: &TokenKey,
+    credential: &Credential,
     exporter: &Exporter,
 ) -> Result<Welcome, HandshakeError>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    hello.proof = key.prove(Prover::Agent, exporter, &hello.signed_part());
+    hello.proof = [0; PROOF_LEN];
+    match credential {
+        Credential::Token(key) => {
+            hello.capabilities &= !capabilities::CERTIFICATE;
+            hello.proof = key.prove(Prover::Agent, exporter, &hello.signed_part());
+        }
+        Credential::Certificate => hello.capabilities |= capabilities::CERTIFICATE,
+    }
     write_frame(io, Kind::Hello, |out| hello.encode(out)).await?;
     match read_frame(io).await? {
         (Kind::Welcome, payload) => {
             let welcome = Welcome::decode(payload)?;
-            if !key.check(Prover::Gateway, exporter, &welcome.signed_part(), &welcome.proof) {
+            let checks =
+                |key: &TokenKey| key.check(Prover::Gateway, exporter, &welcome.signed_part(), &welcome.proof);
+            if !credential.token().is_none_or(checks) {
                 return Err(HandshakeError::GatewayUnproved);
             }
             if !(hello.versions.0..=hello.versions.1).contains(&welcome.version) {
@@ -123,12 +152,33 @@ pub fn is_proved(hello: &Hello, key: &TokenKey, exporter: &Exporter) -> bool {
     key.check(Prover::Agent, exporter, &hello.signed_part(), &hello.proof)
 }
 
+/// What a gateway agrees to.
+#[derive(Debug, Clone, Default)]
+pub struct Agreement<'a> {
+    /// The version both use from here on.
+    pub version: u16,
+    /// The capabilities it grants.
+    pub granted: u64,
+    /// The gateway's release.
+    pub release: &'a str,
+    /// Offers that it does not take. Only for an agent that reads them.
+    pub notices: Vec<Notice>,
+}
+
 /// The gateway's side, second half: the bytes that agree. They are the first of the session that it has let in.
+/// `credential` is the one that the agent has shown.
 #[must_use]
-pub fn welcome(version: u16, granted: u64, release: &str, key: &TokenKey, exporter: &Exporter) -> BytesMut {
-    let capabilities = granted | capabilities::LANES;
-    let mut welcome = Welcome { version, capabilities, release: release.to_owned(), proof: [0; PROOF_LEN] };
-    welcome.proof = key.prove(Prover::Gateway, exporter, &welcome.signed_part());
+pub fn welcome(agreement: Agreement<'_>, credential: &Credential, exporter: &Exporter) -> BytesMut {
+    let Agreement { version, granted, release, notices } = agreement;
+    let mut capabilities = granted | capabilities::LANES;
+    if !notices.is_empty() {
+        capabilities |= capabilities::NOTICES;
+    }
+    let proof = [0; PROOF_LEN];
+    let mut welcome = Welcome { version, capabilities, release: release.to_owned(), notices, proof };
+    if let Credential::Token(key) = credential {
+        welcome.proof = key.prove(Prover::Gateway, exporter, &welcome.signed_part());
+    }
     framed(Kind::Welcome, |out| welcome.encode(out))
 }
 
@@ -162,12 +212,21 @@ mod tests {
         }
     }
 
+    fn token(key: &TokenKey) -> Credential {
+        Credential::Token(key.clone())
+    }
+
+    fn agree(key: TokenKey, exporter: &Exporter) -> BytesMut {
+        let agreement = Agreement { version: 1, release: "test", ..Agreement::default() };
+        welcome(agreement, &Credential::Token(key), exporter)
+    }
+
     /// Plays a gateway that knows `key` on a channel with `exporter`.
     async fn gateway(mut io: tokio::io::DuplexStream, key: TokenKey, exporter: Exporter) -> bool {
         let hello = read_hello(&mut io).await.unwrap();
         let proved = is_proved(&hello, &key, &exporter);
         if proved {
-            io.write_all(&welcome(1, 0, "test", &key, &exporter)).await.unwrap();
+            io.write_all(&agree(key, &exporter)).await.unwrap();
         } else {
             let refused = Refused { reason: Reason::Unauthorized, message: "no".into() };
             refuse(&mut io, &refused).await.unwrap();
@@ -179,18 +238,37 @@ mod tests {
     async fn both_sides_with_the_token_on_one_channel_agree() {
         let (mut agent, server) = tokio::io::duplex(1024);
         let key = TokenKey::new(b"t");
+        let shown = token(&key);
         let (greeted, proved) =
-            tokio::join!(greet(&mut agent, hello(), &key, &[1; 32]), gateway(server, key.clone(), [1; 32]));
+            tokio::join!(greet(&mut agent, hello(), &shown, &[1; 32]), gateway(server, key.clone(), [1; 32]));
         assert_eq!(greeted.unwrap().version, 1);
         assert!(proved);
     }
 
     #[tokio::test]
+    async fn who_comes_with_a_certificate_proves_nothing_and_reads_which_offers_are_not_taken() {
+        let (mut agent, mut server) = tokio::io::duplex(1024);
+        let gateway = async {
+            let hello = read_hello(&mut server).await.unwrap();
+            assert_eq!((hello.capabilities, hello.proof), (capabilities::CERTIFICATE, [0; PROOF_LEN]));
+            let service = HostPattern::Any.into();
+            let notice = Notice { service, reason: Reason::AddressDenied, message: "no".into() };
+            let agreement = Agreement { version: 1, notices: vec![notice], ..Agreement::default() };
+            let welcome = welcome(agreement, &Credential::Certificate, &[1; 32]);
+            server.write_all(&welcome).await.unwrap();
+        };
+        let hello = hello();
+        let (greeted, ()) =
+            tokio::join!(greet(&mut agent, hello, &Credential::Certificate, &[1; 32]), gateway);
+        assert_eq!(greeted.unwrap().notices[0].reason, Reason::AddressDenied);
+    }
+
+    #[tokio::test]
     async fn a_wrong_token_is_refused_with_the_gateways_word() {
         let (mut agent, server) = tokio::io::duplex(1024);
-        let wrong = TokenKey::new(b"wrong");
+        let shown = Credential::Token(TokenKey::new(b"wrong"));
         let (greeted, proved) = tokio::join!(
-            greet(&mut agent, hello(), &wrong, &[1; 32]),
+            greet(&mut agent, hello(), &shown, &[1; 32]),
             gateway(server, TokenKey::new(b"t"), [1; 32])
         );
         assert!(matches!(greeted, Err(HandshakeError::Refused(r)) if r.reason == Reason::Unauthorized));
@@ -209,10 +287,11 @@ mod tests {
             assert!(Refused::decode(refused).is_ok());
             // He can only make up an answer of his own.
             let forged = TokenKey::new(b"guess");
-            middle_to_agent.write_all(&welcome(1, 0, "x", &forged, &[1; 32])).await.unwrap();
+            middle_to_agent.write_all(&agree(forged, &[1; 32])).await.unwrap();
         };
+        let shown = token(&key);
         let (greeted, proved, ()) = tokio::join!(
-            greet(&mut agent, hello(), &key, &[1; 32]),
+            greet(&mut agent, hello(), &shown, &[1; 32]),
             gateway(server, key.clone(), [2; 32]),
             relay
         );

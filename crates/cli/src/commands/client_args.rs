@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use adit_agent::config::{Config, Forward, GatewayUrl, Service, Transport, Verify};
+use adit_agent::config::{Config, Credential, Forward, GatewayUrl, Service, Transport, Verify};
 
 use crate::config::agent::AgentSettings;
 use crate::config::values::{TRANSPORT, read_transport, show_transport};
@@ -189,7 +189,7 @@ impl ClientArgs {
                 verify: self.verify()?,
                 services: offered.services,
                 forwards: offered.forwards,
-                token: self.token.read()?.key(),
+                credential: Credential::Token(self.token.read()?.key()),
                 listen: self.listen,
                 drain_timeout: self.drain_timeout,
                 process_log: None,

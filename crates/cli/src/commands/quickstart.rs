@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use adit_agent::Agent;
-use adit_agent::config::{GatewayUrl, Service, Transport, Upstream, Verify};
+use adit_agent::config::{Credential, GatewayUrl, Service, Transport, Upstream, Verify};
 use adit_gateway::Gateway;
 use adit_gateway::config::{Control, HttpListener, Limits, NamedToken, Tls};
 use adit_proto::names::HostPattern;
@@ -169,7 +169,7 @@ async fn start_agent(key: &TokenKey, control: SocketAddr, upstream: Upstream) ->
         }],
         each_address: false,
         egress: Egress::direct(),
-        token: key.clone(),
+        credential: Credential::Token(key.clone()),
         verify: Verify::TokenProof,
         services: vec![Service { name: HostPattern::Any.into(), upstream }],
         forwards: Vec::new(),

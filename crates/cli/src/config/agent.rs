@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use adit_agent::config::{Config, Forward, GatewayUrl, Service, Transport, Upstream, Verify};
+use adit_agent::config::{Config, Credential, Forward, GatewayUrl, Service, Transport, Upstream, Verify};
 use adit_proto::names::{Destination, HostPattern, ServiceName};
 use adit_tunnel::proof::TokenKey;
 use adit_tunnel::proxy::Egress;
@@ -202,7 +202,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<AgentSettings
             gateways: urls,
             each_address,
             egress,
-            token: TokenKey::new(token?.secret.expose().as_bytes()),
+            credential: Credential::Token(TokenKey::new(token?.secret.expose().as_bytes())),
             verify,
             services,
             forwards,

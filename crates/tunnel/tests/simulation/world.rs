@@ -8,6 +8,7 @@ use adit_proto::handshake::{Hello, Offer, PROOF_LEN, capabilities};
 use adit_proto::names::{HostPattern, InstanceId, ServiceName};
 use adit_proto::reason::Reason;
 use adit_tunnel::handshake;
+use adit_tunnel::handshake::{Agreement, Credential};
 use adit_tunnel::proof::TokenKey;
 use adit_tunnel::reconnect::Backoff;
 use adit_tunnel::scope::Scope;
@@ -97,7 +98,7 @@ pub(crate) struct World {
     state: Mutex<State>,
     /// Clients, answers, and both roles' loops.
     tasks: Scope,
-    key: TokenKey,
+    credential: Credential,
     started: Instant,
 }
 
@@ -123,7 +124,7 @@ impl World {
             scenario,
             state,
             tasks: Scope::new(),
-            key: TokenKey::new(b"simulated"),
+            credential: Credential::Token(TokenKey::new(b"simulated")),
             started: Instant::now(),
         })
     }
@@ -383,7 +384,7 @@ impl World {
         };
         process.spawn("gateway", Arc::clone(world).welcome(number, near));
         let hello = Hello { capabilities: wants, ..hello(number) };
-        let greeting = handshake::greet(&mut far, hello, &world.key, &EXPORTER);
+        let greeting = handshake::greet(&mut far, hello, &world.credential, &EXPORTER);
         match timeout(GREET_TIMEOUT, greeting).await {
             Ok(Ok(_welcome)) => {
                 world.state.lock().dialled[number].lanes[lane].stands = true;
@@ -400,12 +401,14 @@ impl World {
     async fn welcome(self: Arc<Self>, number: usize, mut near: End) {
         let greeting = async {
             let hello = handshake::read_hello(&mut near).await?;
-            assert!(handshake::is_proved(&hello, &self.key, &EXPORTER));
+            let key = self.credential.token().unwrap();
+            assert!(handshake::is_proved(&hello, key, &EXPORTER));
             Ok::<_, handshake::HandshakeError>(hello.capabilities)
         };
         let Ok(Ok(wants)) = timeout(GREET_TIMEOUT, greeting).await else { return };
         let process = self.state.lock().dialled[number].processes[GATEWAY].clone();
-        let welcome = handshake::welcome(1, 0, "simulated", &self.key, &EXPORTER);
+        let agreement = Agreement { version: 1, release: "simulated", ..Agreement::default() };
+        let welcome = handshake::welcome(agreement, &self.credential, &EXPORTER);
         if wants & capabilities::LANES != 0 {
             let session = self.state.lock().dialled[number].sessions[GATEWAY].clone();
             if let Some(Ok(beginning)) = session.map(|session| session.add_lane(&welcome)) {

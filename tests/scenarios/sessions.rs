@@ -2,13 +2,11 @@
 
 use adit_testkit::agent::config::Transport;
 use adit_testkit::certificate::{credulous, self_signed};
-use adit_testkit::gateway::config::NamedToken;
 use adit_testkit::proto::reason::Reason;
 use adit_testkit::proxy::{Manner, Proxy};
 use adit_testkit::tunnel::handshake::HandshakeError;
-use adit_testkit::tunnel::proof::TokenKey;
 use adit_testkit::tunnel::scope::Scope;
-use adit_testkit::world::TOKEN;
+use adit_testkit::world::{TOKEN, local_token};
 use adit_testkit::{AgentPlan, Puppet, Upstream, Wire, World, until, within};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -183,13 +181,8 @@ async fn an_agent_that_comes_again_takes_over_at_once_and_its_old_session_ends_a
 
 #[tokio::test]
 async fn an_older_session_of_the_same_agent_and_another_tokens_are_refused() {
-    let world = World::new()
-        .gateway(|config| {
-            let key = TokenKey::new(OTHER_TOKEN.as_bytes());
-            config.tokens.push(NamedToken { name: "other".to_owned(), key });
-        })
-        .run()
-        .await;
+    let world =
+        World::new().gateway(|config| config.tokens.push(local_token("other", OTHER_TOKEN))).run().await;
     let standing = Puppet::greet(world.control(), TOKEN, (1, 5), &["a.example"]).await.unwrap();
     world.agents_become(1).await;
     for generation in [4, 5] {

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use adit_gateway::config::{LocalToken, SecretText};
+use adit_proto::name::BadName;
 use adit_tunnel::proof::TokenKey;
 use clap::Args;
 
@@ -43,6 +45,15 @@ pub(crate) enum Source {
 pub(crate) struct Token {
     secret: Secret,
     source: String,
+}
+
+/// The one token of a gateway that has no other.
+///
+/// # Errors
+/// Never: its name is one.
+pub(crate) fn of_gateway(secret: &Secret) -> Result<LocalToken, CliError> {
+    let name = "default".parse().map_err(|cause: BadName| CliError::failure("bad name").caused_by(&cause))?;
+    Ok(LocalToken::new(name, SecretText::new(secret.expose().to_owned())))
 }
 
 impl TokenArgs {
@@ -152,6 +163,14 @@ impl Token {
     /// As gateway and agent take it.
     pub(crate) fn key(&self) -> TokenKey {
         TokenKey::new(self.secret.expose().as_bytes())
+    }
+
+    /// As a gateway takes it that has no other.
+    ///
+    /// # Errors
+    /// Never: its name is one.
+    pub(crate) fn of_gateway(&self) -> Result<LocalToken, CliError> {
+        of_gateway(&self.secret)
     }
 
     /// The text, for an `Authorization` header.

@@ -8,5 +8,7 @@ pub mod policy;
 pub mod snapshot;
 pub mod store;
 
-pub use policy::{Denial, DialPermit, Permit, Subject, authorize, authorize_dial};
-pub use snapshot::{Rules, Snapshot, Snapshots};
+pub use policy::{
+    BindPermit, Denial, DialPermit, Permit, Subject, Who, authorize, authorize_dial, authorize_offer,
+};
+pub use snapshot::{Local, LocalToken, Rules, Snapshot, Snapshots, TokenEntry};

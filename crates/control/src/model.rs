@@ -451,6 +451,10 @@ impl Resource {
 
     /// Its name.
     #[must_use]
+    #[expect(
+        clippy::same_name_method,
+        reason = "the other one is the name of a type in the interface's document"
+    )]
     pub const fn name(&self) -> &Name {
         match self {
             Self::Identity(it) => &it.name,

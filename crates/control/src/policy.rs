@@ -1,18 +1,69 @@
 //! The one place that says yes.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::fmt;
+use std::net::IpAddr;
 
-use adit_proto::names::ServiceName;
+use adit_proto::name::Name;
+use adit_proto::names::{HostPattern, ServiceName};
 use adit_proto::reason::Reason;
 
-use crate::snapshot::{Generation, Snapshot};
+use crate::model::{Limits, Verb};
+use crate::snapshot::{Generation, PUBLIC_INDEX, Snapshot};
+
+pub use forwarding::{DialPermit, authorize_dial};
+
+mod forwarding;
+mod messages;
+
+/// Somebody, as far as they have shown who they are.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Who {
+    /// A client of a public listener.
+    Public,
+    /// Whoever holds this identity's certificate.
+    Identity(Name),
+    /// Whoever proved this token.
+    Token(Name),
+}
+
+impl Who {
+    /// The name; the public has none of its own.
+    #[must_use]
+    pub const fn name(&self) -> Option<&Name> {
+        match self {
+            Self::Public => None,
+            Self::Identity(name) | Self::Token(name) => Some(name),
+        }
+    }
+}
+
+/// As people read it: `identity dev.client`, `token default`, `the public`.
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Public => f.write_str("the public"),
+            Self::Identity(name) => write!(f, "identity {name}"),
+            Self::Token(name) => write!(f, "token {name}"),
+        }
+    }
+}
 
 /// Whom a decision is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
+    /// Who they are.
+    pub who: Who,
     /// The client's address, as far as it can be believed. `None` when nothing that was said about it can be; it then
     /// is on no list.
     pub address: Option<IpAddr>,
+}
+
+impl Subject {
+    /// A client of a public listener.
+    #[must_use]
+    pub const fn public(address: Option<IpAddr>) -> Self {
+        Self { who: Who::Public, address }
+    }
 }
 
 /// A yes. Only [`authorize`] makes one, and nothing is forwarded without it.
@@ -36,150 +87,136 @@ impl Permit {
     }
 }
 
+/// A yes to an offer. Only [`authorize_offer`] makes one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BindPermit {
+    served_as: ServiceName,
+    generation: Generation,
+}
+
+impl BindPermit {
+    /// What the offer is an endpoint of: the service of the route that claims the offered host or port, else what was
+    /// offered.
+    #[must_use]
+    pub const fn served_as(&self) -> &ServiceName {
+        &self.served_as
+    }
+
+    /// The rules it was given by.
+    #[must_use]
+    pub const fn generation(&self) -> Generation {
+        self.generation
+    }
+}
+
 /// A no, with its reason.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denial {
     /// Why.
     pub reason: Reason,
+    /// What exactly, and what would change it: for the log, and for an agent that was refused. It names policies'
+    /// subjects and services, so it is not for the public.
+    pub message: String,
+}
+
+impl Denial {
+    /// One with nothing to add to its reason.
+    fn plain(reason: Reason) -> Self {
+        Self { reason, message: reason.explanation().to_owned() }
+    }
+
+    fn not_permitted(message: String) -> Self {
+        Self { reason: Reason::NotPermitted, message }
+    }
 }
 
 /// May this subject reach this service?
 ///
-/// # Errors
-/// [`Denial`] when the rules do not allow the subject's address, or allow some and the subject's is not known.
-pub fn authorize(snapshot: &Snapshot, subject: &Subject, service: &ServiceName) -> Result<Permit, Denial> {
-    let rules = snapshot.rules();
-    if !subject.address.map_or(rules.allow.is_empty(), |address| rules.allows(address)) {
-        return Err(Denial { reason: Reason::AddressDenied });
-    }
-    Ok(Permit { service: service.clone(), generation: snapshot.generation() })
-}
-
-/// A yes to a connection from the gateway itself, for an agent. Only [`authorize_dial`] makes one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DialPermit {
-    address: SocketAddr,
-}
-
-impl DialPermit {
-    /// Where to.
-    #[must_use]
-    pub const fn address(&self) -> SocketAddr {
-        self.address
-    }
-}
-
-/// May an agent have the gateway connect to this address? Link-local addresses are nobody's services, and in a cloud
-/// they hand out the machine's own credentials.
+/// The public also needs an address that the rules allow. It reaches what no route claims without a policy: whoever
+/// offered that was permitted to, for everybody. Everything else needs a Dial policy.
 ///
 /// # Errors
-/// [`Denial`] when the rules allow no such thing, or never to this address.
-pub fn authorize_dial(snapshot: &Snapshot, address: SocketAddr) -> Result<DialPermit, Denial> {
-    if snapshot.rules().client_forwarding && is_service(address.ip()) {
-        Ok(DialPermit { address })
-    } else {
-        Err(Denial { reason: Reason::ForwardingDenied })
+/// [`Denial`]: [`Reason::AddressDenied`] when the rules do not allow the public's address, or allow some and this one
+/// is not known; [`Reason::NotPermitted`] when no policy does.
+pub fn authorize(snapshot: &Snapshot, subject: &Subject, service: &ServiceName) -> Result<Permit, Denial> {
+    let rules = snapshot.rules();
+    let is_public = subject.who == Who::Public;
+    if is_public && !subject.address.map_or(rules.allow.is_empty(), |address| rules.allows(address)) {
+        return Err(Denial::plain(Reason::AddressDenied));
     }
-}
-
-/// Whether something other than the network itself, or a cloud's credentials, can be at an address.
-fn is_service(address: IpAddr) -> bool {
-    /// Where clouds answer beside the link-local address: Alibaba Cloud, and EC2 by IPv6.
-    const METADATA: [IpAddr; 2] = [
-        IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
-        IpAddr::V6(Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0254)),
-    ];
-    let address = address.to_canonical();
-    if METADATA.contains(&address) {
-        return false;
-    }
-    match address {
-        IpAddr::V4(ip) => {
-            !(ip.is_link_local() || ip.is_multicast() || ip.is_broadcast() || ip.is_unspecified())
+    let is_permitted = match service {
+        ServiceName::Dial(_) => return Err(Denial::plain(Reason::ForwardingDenied)),
+        ServiceName::Host(_) | ServiceName::Tcp(_) if is_public && snapshot.claimed(service).is_none() => {
+            true
         }
-        IpAddr::V6(ip) if ip.is_loopback() => true,
-        IpAddr::V6(ip) => {
-            let is_own = ip.is_unicast_link_local() || ip.is_multicast() || ip.is_unspecified();
-            !is_own && embedded(ip).is_none_or(|ip| is_service(ip.into()))
-        }
-    }
-}
-
-/// The IPv4 address that a translator or a tunnel would make of this one: NAT64 (RFC 6052), 6to4 (RFC 3056) and
-/// IPv4-compatible addresses (RFC 4291 §2.5.5.1).
-fn embedded(ip: Ipv6Addr) -> Option<Ipv4Addr> {
-    let [a, b, c, d, e, f, g, h] = ip.segments();
-    let (high, low) = match [a, b, c, d, e, f] {
-        [0x64, 0xff9b, 0, 0, 0, 0] | [0, 0, 0, 0, 0, 0] => (g, h),
-        [0x2002, ..] => (b, c),
-        _ => return None,
+        _ => snapshot.claimed(service).is_some_and(|name| permits(snapshot, Verb::Dial, &subject.who, name)),
     };
-    Some(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)))
+    if is_permitted {
+        Ok(Permit { service: service.clone(), generation: snapshot.generation() })
+    } else {
+        Err(Denial::not_permitted(messages::dial(snapshot, &subject.who, service)))
+    }
+}
+
+/// May whoever this is offer this, and as what is it served?
+///
+/// A host or port that a route claims is offered as the route's service, and needs what that service needs.
+///
+/// # Errors
+/// [`Denial`] with [`Reason::NotPermitted`].
+pub fn authorize_offer(snapshot: &Snapshot, who: &Who, offered: &ServiceName) -> Result<BindPermit, Denial> {
+    let generation = snapshot.generation();
+    let limits = snapshot.member(who).filter(|it| !it.is_disabled).and_then(|it| it.limits.as_ref());
+    let served_as = match snapshot.claimed(offered) {
+        Some(name) => snapshot.service(name).and_then(|it| {
+            let within = limits.is_some_and(|limits| limits.cover_service(name));
+            let is_permitted = within || permits(snapshot, Verb::Bind, who, name);
+            is_permitted.then(|| ServiceName::Named(it.service.name.clone()))
+        }),
+        None => limits.filter(|limits| limits.cover(offered)).map(|_| offered.clone()),
+    };
+    served_as
+        .map(|served_as| BindPermit { served_as, generation })
+        .ok_or_else(|| Denial::not_permitted(messages::offer(snapshot, who, offered)))
+}
+
+/// Whether a policy permits it.
+pub(crate) fn permits(snapshot: &Snapshot, verb: Verb, who: &Who, service: &Name) -> bool {
+    let index = match who {
+        Who::Public => Some(PUBLIC_INDEX),
+        Who::Identity(_) | Who::Token(_) => snapshot.index(who),
+    };
+    let Some((index, service)) = index.zip(snapshot.service(service)) else { return false };
+    service.permitted(verb).contains(index)
+}
+
+impl Limits {
+    /// Whether a service may be offered by its name.
+    fn cover_service(&self, name: &Name) -> bool {
+        self.is_everything() || self.services.iter().flatten().any(|it| it == name)
+    }
+
+    /// Whether hosts or a port that no route claims may be offered.
+    fn cover(&self, offered: &ServiceName) -> bool {
+        match offered {
+            ServiceName::Named(name) => self.cover_service(name),
+            ServiceName::Host(_) | ServiceName::Tcp(_) if self.is_everything() => true,
+            ServiceName::Host(hosts) => self.hosts.iter().flatten().any(|limit| covers(limit, hosts)),
+            ServiceName::Tcp(port) => self.ports.iter().flatten().any(|limit| limit.0.contains(port)),
+            ServiceName::Dial(_) => false,
+        }
+    }
+}
+
+/// Whether every host of the second pattern is one of the first.
+fn covers(limit: &HostPattern, hosts: &HostPattern) -> bool {
+    match (limit, hosts) {
+        (HostPattern::Any, _) => true,
+        (_, HostPattern::Exact(host)) => limit.matches(host),
+        (HostPattern::Suffix(_), HostPattern::Suffix(domain)) => limit == hosts || limit.matches(domain),
+        (HostPattern::Exact(_), HostPattern::Suffix(_)) | (_, HostPattern::Any) => false,
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::snapshot::{Rules, Snapshots};
-
-    fn decide(allow: &[&str], address: &str) -> Result<Permit, Denial> {
-        decide_for(allow, Some(address.parse().unwrap()))
-    }
-
-    fn decide_for(allow: &[&str], address: Option<IpAddr>) -> Result<Permit, Denial> {
-        let rules =
-            Rules { allow: allow.iter().map(|net| net.parse().unwrap()).collect(), ..Rules::default() };
-        authorize(&Snapshots::new(rules).current(), &Subject { address }, &ServiceName::Tcp(1))
-    }
-
-    #[test]
-    fn without_rules_everybody_may_and_with_rules_only_those_named() {
-        assert!(decide(&[], "203.0.113.9").is_ok());
-        assert!(decide(&["203.0.113.0/24"], "203.0.113.9").is_ok());
-        assert_eq!(
-            decide(&["203.0.113.0/24"], "198.51.100.1"),
-            Err(Denial { reason: Reason::AddressDenied })
-        );
-        assert!(decide(&["2001:db8::/32"], "2001:db8::1").is_ok());
-        assert!(decide(&["2001:db8::/32"], "203.0.113.9").is_err());
-    }
-
-    #[test]
-    fn a_gateway_connects_for_agents_only_where_it_is_told_to_and_never_to_link_local_addresses() {
-        let dial = |client_forwarding, address: &str| {
-            let rules = Rules { client_forwarding, ..Rules::default() };
-            authorize_dial(&Snapshots::new(rules).current(), address.parse().unwrap())
-        };
-        assert_eq!(dial(true, "127.0.0.1:3000").unwrap().address().port(), 3000);
-        assert!(dial(true, "[::1]:1").is_ok() && dial(true, "10.0.0.1:1").is_ok());
-        assert_eq!(dial(false, "127.0.0.1:3000"), Err(Denial { reason: Reason::ForwardingDenied }));
-        assert!(dial(true, "[2001:db8::1]:1").is_ok() && dial(true, "[64:ff9b::10.0.0.1]:1").is_ok());
-        for address in [
-            "169.254.169.254:80",
-            "[fe80::1]:80",
-            "[::ffff:169.254.169.254]:80",
-            "0.0.0.0:80",
-            "[::]:80",
-            "[64:ff9b::169.254.169.254]:80",
-            "[2002:a9fe:a9fe::]:80",
-            "[::169.254.169.254]:80",
-            "100.100.100.200:80",
-            "[fd00:ec2::254]:80",
-        ] {
-            assert!(dial(true, address).is_err(), "{address}");
-        }
-    }
-
-    #[test]
-    fn a_client_whose_address_is_not_known_is_on_no_list() {
-        assert!(decide_for(&[], None).is_ok());
-        let everybody = &["0.0.0.0/0", "::/0"];
-        assert_eq!(decide_for(everybody, None), Err(Denial { reason: Reason::AddressDenied }));
-    }
-
-    #[test]
-    fn an_ipv4_client_on_a_dual_stack_listener_is_still_ipv4() {
-        assert!(decide(&["203.0.113.0/24"], "::ffff:203.0.113.9").is_ok());
-        assert!(decide(&["203.0.113.0/24"], "::ffff:198.51.100.1").is_err());
-    }
-}
+mod tests;

@@ -1,51 +1,113 @@
 //! The compiled, immutable view that every decision reads exactly once.
 
-use std::net::IpAddr;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use adit_proto::name::Name;
+use adit_proto::names::{HostPattern, Hostname, ServiceName};
 use arc_swap::ArcSwap;
-use ipnet::IpNet;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::model::{Credential, Limits, Model, SecretText, Service, ServicePolicy, Timestamp, Verb};
+use crate::policy::Who;
+
+pub(crate) use bits::Bits;
+pub use rules::{Local, LocalToken, Rules};
+
+mod bits;
+mod compile;
+mod rules;
 
 /// Counts published snapshots; a higher one is newer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Generation(u64);
 
-/// What an operator has decided about addresses.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Rules {
-    /// Addresses that may use public listeners. Empty: everyone.
-    pub allow: Vec<IpNet>,
-    /// Proxies whose word about the client's address is believed. Empty: none.
-    pub trusted_proxies: Vec<IpNet>,
-    /// Whether agents may have the gateway connect to addresses of its own network.
-    pub client_forwarding: bool,
-}
+impl Generation {
+    /// That of a gateway's first snapshot.
+    pub const FIRST: Self = Self(1);
 
-impl Rules {
-    /// Whether clients at this address may use public listeners.
+    /// The one after it.
     #[must_use]
-    pub fn allows(&self, address: IpAddr) -> bool {
-        self.allow.is_empty() || holds(&self.allow, address)
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
     }
 
-    /// Whether a proxy at this address is believed.
+    /// As a number.
     #[must_use]
-    pub fn trusts(&self, address: IpAddr) -> bool {
-        holds(&self.trusted_proxies, address)
+    pub const fn number(self) -> u64 {
+        self.0
     }
-}
-
-/// On a dual-stack listener an IPv4 client looks like `::ffff:a.b.c.d`; rules mean the address itself.
-fn holds(nets: &[IpNet], address: IpAddr) -> bool {
-    let address = address.to_canonical();
-    nets.iter().any(|net| net.contains(&address))
 }
 
 /// One consistent view.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Snapshot {
     generation: Generation,
     rules: Rules,
+    /// Everybody that policies can select; the public is the first.
+    members: Vec<Member>,
+    identities: HashMap<Name, usize>,
+    tokens: HashMap<Name, usize>,
+    services: HashMap<Name, Reachable>,
+    policies: Vec<ServicePolicy>,
+    routes: Routes,
+    secrets: Vec<TokenEntry>,
+    credentials: HashMap<Name, Vec<Credential>>,
+}
+
+/// Where the public is in [`Snapshot::members`].
+pub(crate) const PUBLIC_INDEX: usize = 0;
+
+/// Somebody that policies can select.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) who: Who,
+    pub(crate) attributes: Vec<Name>,
+    pub(crate) is_admin: bool,
+    pub(crate) is_disabled: bool,
+    /// What it may offer without a policy; `None` for identities, which may offer nothing without one.
+    pub(crate) limits: Option<Limits>,
+}
+
+/// A service, and who may reach and offer it.
+#[derive(Debug)]
+pub(crate) struct Reachable {
+    pub(crate) service: Service,
+    pub(crate) dial: Bits,
+    pub(crate) bind: Bits,
+}
+
+impl Reachable {
+    pub(crate) const fn permitted(&self, verb: Verb) -> &Bits {
+        match verb {
+            Verb::Dial => &self.dial,
+            Verb::Bind => &self.bind,
+        }
+    }
+}
+
+/// Which hosts and ports lead to which service.
+#[derive(Debug, Default)]
+struct Routes {
+    exact: HashMap<Box<str>, (HostPattern, Name)>,
+    /// By the domain that everything is below.
+    suffix: HashMap<Box<str>, (HostPattern, Name)>,
+    any: Option<(HostPattern, Name)>,
+    ports: BTreeMap<u16, Name>,
+}
+
+/// One secret that opens a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenEntry {
+    /// The token's name.
+    pub name: Name,
+    /// The secret.
+    pub secret: SecretText,
+    /// When it ends; `None`: with its token.
+    pub not_after: Option<Timestamp>,
+    /// Whether it may change resources.
+    pub admin: bool,
 }
 
 impl Snapshot {
@@ -60,19 +122,137 @@ impl Snapshot {
     pub const fn rules(&self) -> &Rules {
         &self.rules
     }
+
+    /// The route that a host takes, of all that match the most specific one: the host itself, then the longest domain,
+    /// then `*`.
+    #[must_use]
+    pub fn route_for_host(&self, host: &Hostname) -> Option<(&HostPattern, &Name)> {
+        let Routes { exact, suffix, any, .. } = &self.routes;
+        let below = || {
+            let mut rest = host.as_str();
+            std::iter::from_fn(move || {
+                rest = rest.split_once('.')?.1;
+                Some(rest)
+            })
+            .find_map(|domain| suffix.get(domain))
+        };
+        let route = exact.get(host.as_str()).or_else(below).or(any.as_ref())?;
+        Some((&route.0, &route.1))
+    }
+
+    /// The service that a public TCP port leads to.
+    #[must_use]
+    pub fn route_for_port(&self, port: u16) -> Option<&Name> {
+        self.routes.ports.get(&port)
+    }
+
+    /// The public TCP ports that routes claim, in order.
+    pub fn routed_ports(&self) -> impl Iterator<Item = (u16, &Name)> {
+        self.routes.ports.iter().map(|(port, service)| (*port, service))
+    }
+
+    /// The policies it was compiled from.
+    #[must_use]
+    pub fn policies(&self) -> &[ServicePolicy] {
+        &self.policies
+    }
+
+    /// The secrets of all tokens that are not disabled, of the configuration file and stored ones. Whether one has
+    /// ended is for the caller to see.
+    #[must_use]
+    pub fn tokens(&self) -> &[TokenEntry] {
+        &self.secrets
+    }
+
+    /// Whose certificate this is: `None` unless it is listed for that identity and has not ended, and the identity is
+    /// not disabled. The identity's name is folded.
+    #[must_use]
+    pub fn credential(&self, identity: &str, serial: &str, now: Timestamp) -> Option<&Name> {
+        let member = self.members.get(*self.identities.get(identity)?).filter(|it| !it.is_disabled)?;
+        let (name, listed) = self.credentials.get_key_value(identity)?;
+        let is_live = |it: &Credential| it.serial == serial && now < it.not_after;
+        listed.iter().any(is_live).then(|| member.who.name().unwrap_or(name))
+    }
+
+    /// Whether somebody may change resources.
+    #[must_use]
+    pub fn is_admin(&self, who: &Who) -> bool {
+        self.member(who).is_some_and(|it| it.is_admin && !it.is_disabled)
+    }
+
+    /// Whether somebody is there and not disabled.
+    #[must_use]
+    pub fn exists(&self, who: &Who) -> bool {
+        self.member(who).is_some_and(|it| !it.is_disabled)
+    }
+
+    /// The service of the route that has exactly these hosts or this port; a service's own name is its own.
+    pub(crate) fn claimed<'a>(&'a self, service: &'a ServiceName) -> Option<&'a Name> {
+        match service {
+            ServiceName::Named(name) => Some(name),
+            ServiceName::Tcp(port) => self.route_for_port(*port),
+            ServiceName::Host(pattern) => self.routes.claims(pattern),
+            ServiceName::Dial(_) => None,
+        }
+    }
+
+    pub(crate) fn member(&self, who: &Who) -> Option<&Member> {
+        self.members.get(self.index(who)?)
+    }
+
+    pub(crate) fn index(&self, who: &Who) -> Option<usize> {
+        match who {
+            Who::Public => Some(PUBLIC_INDEX),
+            Who::Identity(name) => self.identities.get(name).copied(),
+            Who::Token(name) => self.tokens.get(name).copied(),
+        }
+    }
+
+    /// Whom policies mean by a name: the public, an identity, or a token where no identity has the name.
+    pub(crate) fn named(&self, name: &Name) -> Option<usize> {
+        if *name == *crate::model::PUBLIC {
+            return Some(PUBLIC_INDEX);
+        }
+        self.identities.get(name).or_else(|| self.tokens.get(name)).copied()
+    }
+
+    pub(crate) fn service(&self, name: &Name) -> Option<&Reachable> {
+        self.services.get(name)
+    }
+}
+
+impl Routes {
+    fn claims(&self, pattern: &HostPattern) -> Option<&Name> {
+        let route = match pattern {
+            HostPattern::Exact(host) => self.exact.get(host.as_str()),
+            HostPattern::Suffix(domain) => self.suffix.get(domain.as_str()),
+            HostPattern::Any => self.any.as_ref(),
+        };
+        route.map(|(_, service)| service)
+    }
 }
 
 /// Where snapshots are published and read. Reading takes no lock.
 #[derive(Debug)]
 pub struct Snapshots {
     current: ArcSwap<Snapshot>,
+    /// Held while one is made and published, so that a newer generation never holds older resources; says which
+    /// generation was last.
+    last: Mutex<Generation>,
+    changes: watch::Sender<u64>,
 }
 
 impl Snapshots {
-    /// Starts with these rules.
+    /// Starts with these rules and no resources.
     #[must_use]
     pub fn new(rules: Rules) -> Self {
-        Self { current: ArcSwap::from_pointee(Snapshot { generation: Generation(1), rules }) }
+        let local = Local { rules, tokens: Vec::new() };
+        let first = Generation::FIRST;
+        Self {
+            current: ArcSwap::from_pointee(Snapshot::compile(first, &Model::default(), &local)),
+            last: Mutex::new(first),
+            changes: watch::Sender::new(first.number()),
+        }
     }
 
     /// The newest snapshot.
@@ -81,29 +261,23 @@ impl Snapshots {
         self.current.load_full()
     }
 
-    /// Makes these rules the newest snapshot.
-    pub fn publish(&self, rules: Rules) {
-        self.current
-            .rcu(|old| Snapshot { generation: Generation(old.generation.0 + 1), rules: rules.clone() });
+    /// Compiles these resources and rules and makes them the newest snapshot.
+    pub fn publish_all(&self, model: &Model, local: &Local) -> Generation {
+        let mut last = self.last.lock();
+        let generation = last.next();
+        self.current.store(Arc::new(Snapshot::compile(generation, model, local)));
+        *last = generation;
+        // Under the lock too: whoever is told of a generation finds it or a newer one.
+        self.changes.send_replace(generation.number());
+        generation
+    }
+
+    /// Tells of each publication by its number. A receiver that is slow sees the newest only.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn publishing_replaces_the_view_for_new_readers_and_leaves_old_ones_alone() {
-        let snapshots = Snapshots::new(Rules::default());
-        let before = snapshots.current();
-        snapshots.publish(Rules { allow: vec!["10.0.0.0/8".parse().unwrap()], ..Rules::default() });
-        assert!(before.rules().allows("192.0.2.1".parse().unwrap()));
-        assert!(!snapshots.current().rules().allows("192.0.2.1".parse().unwrap()));
-        assert!(snapshots.current().generation() > before.generation());
-    }
-
-    #[test]
-    fn nobody_is_trusted_unless_named() {
-        assert!(!Rules::default().trusts("127.0.0.1".parse().unwrap()));
-    }
-}
+mod tests;

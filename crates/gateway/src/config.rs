@@ -5,9 +5,10 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use adit_control::model::SecretText;
+pub use adit_control::{Local, LocalToken};
 use adit_proto::proxy_header::Version;
 use adit_telemetry::logs::LineWriter;
-use adit_tunnel::proof::TokenKey;
 use ipnet::IpNet;
 
 /// A gateway's whole configuration.
@@ -20,7 +21,7 @@ pub struct Config {
     /// What agents may offer beside HTTP; `None`: no TCP service.
     pub tcp: Option<TcpServices>,
     /// Who may open a session or read the control port; at least one.
-    pub tokens: Vec<NamedToken>,
+    pub tokens: Vec<LocalToken>,
     /// Addresses that may use the public listeners. Empty: everyone.
     pub allow: Vec<IpNet>,
     /// Proxies in front of the gateway whose `X-Forwarded-*`, `Forwarded` and PROXY headers are believed. Empty: none.
@@ -99,15 +100,6 @@ pub enum Tls {
         /// Private key.
         key: PathBuf,
     },
-}
-
-/// A shared token and the name of the built-in identity behind it.
-#[derive(Debug, Clone)]
-pub struct NamedToken {
-    /// The name, in status, logs and metrics.
-    pub name: String,
-    /// The token.
-    pub key: TokenKey,
 }
 
 /// Bounds. The defaults are meant to be right for an edge on the open internet.

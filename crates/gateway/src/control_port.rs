@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use adit_control::TokenEntry;
 use adit_proto::handshake::{ALPN, Hello, Refused, capabilities};
 use adit_proto::reason::Reason;
 use adit_tunnel::handshake::{self, Agreement, Credential, is_proved};
-use adit_tunnel::proof::Exporter;
+use adit_tunnel::proof::{Exporter, TokenKey};
 use adit_tunnel::read_ahead::ReadAhead;
 use adit_tunnel::scope::Scope;
 use adit_tunnel::session::{Beginning, Session, Side};
@@ -19,7 +20,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::NamedToken;
 use crate::forwarding::Forwarding;
 use crate::listener::accept_all;
 use crate::observe::{Carrier, Observe};
@@ -42,6 +42,21 @@ const MAX_CALLERS: usize = 16 * 1024;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection may wait for its turn: as long as an agent does that has learned to.
 const TURN: Duration = Duration::from_secs(40);
+
+/// A shared token and the name of the built-in identity behind it.
+#[derive(Debug, Clone)]
+pub(crate) struct NamedToken {
+    /// The name, in status, logs and metrics.
+    pub(crate) name: String,
+    /// The token.
+    pub(crate) key: TokenKey,
+}
+
+impl NamedToken {
+    pub(crate) fn new(token: &TokenEntry) -> Self {
+        Self { name: token.name.to_string(), key: TokenKey::new(token.secret.expose().as_bytes()) }
+    }
+}
 
 /// Everything the control port answers from.
 #[derive(Debug)]

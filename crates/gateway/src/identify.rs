@@ -8,7 +8,7 @@ use adit_control::{Rules, Snapshot, Subject};
 /// The subject of a request: the peer itself or, when the peer is a trusted proxy, whom it names.
 pub(crate) fn subject<B>(request: &Request<B>, peer: SocketAddr, snapshot: &Snapshot) -> Subject {
     let address = client_address(request.headers(), peer.ip(), snapshot.rules());
-    Subject { address: address.map(|address| address.to_canonical()) }
+    Subject::public(address.map(|address| address.to_canonical()))
 }
 
 /// Walks `X-Forwarded-For` from the right, the end our own neighbour wrote, past every proxy that is trusted. What

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use adit_control::{Rules, Snapshots};
+use adit_control::model::Model;
+use adit_control::{Local, Rules, Snapshots};
 use adit_proto::handshake::ALPN;
 use adit_proto::reason::Reason;
 use adit_tunnel::scope::Scope;
@@ -17,7 +18,7 @@ use tokio_util::sync::DropGuard;
 use crate::Config;
 use crate::config::{Control, HttpListener, TcpServices};
 use crate::control_port::quic::Door;
-use crate::control_port::{ControlPort, Doors};
+use crate::control_port::{ControlPort, Doors, NamedToken};
 use crate::flow::DataPlane;
 use crate::forwarding::Forwarding;
 use crate::http::Serving;
@@ -130,12 +131,15 @@ impl Gateway {
             trusted_proxies: config.trusted_proxies,
             client_forwarding: config.client_forwarding,
         };
+        let snapshots = Arc::new(Snapshots::new(rules.clone()));
+        snapshots.publish_all(&Model::default(), &Local { rules, tokens: config.tokens });
+        let tokens = snapshots.current().tokens().iter().map(NamedToken::new).collect();
         let (listeners, connections, flows, control, asking) =
             (Scope::new(), Scope::over(workers), Scope::over(workers), Scope::over(workers), Scope::new());
         let slots = Arc::new(Semaphore::new(config.limits.max_connections));
         let penalties = ControlPort::penalties(config.limits.max_auth_failures);
         let plane = Arc::new(DataPlane {
-            snapshots: Arc::new(Snapshots::new(rules)),
+            snapshots,
             sessions: Arc::clone(&sessions),
             observe: observe.clone(),
             limits: config.limits,
@@ -152,7 +156,7 @@ impl Gateway {
             forwarding: Forwarding { plane, slots: Arc::clone(&slots) },
             mode: if publics.is_empty() { status::TCP } else { status::HTTP },
             observe,
-            tokens: config.tokens,
+            tokens,
             penalties,
             authority: control_identity.authority.clone(),
             hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),

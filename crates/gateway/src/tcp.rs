@@ -104,7 +104,7 @@ async fn connect(
         None
     };
     let source = told.map_or(peer, |ends| ends.source);
-    let subject = Subject { address: Some(source.ip().to_canonical()) };
+    let subject = Subject::public(Some(source.ip().to_canonical()));
     record.subject(&subject);
     let permit = authorize(&snapshot, &subject, &service.name).map_err(|denial| denial.reason)?;
     let mut early = Early::default();

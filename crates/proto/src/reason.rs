@@ -119,6 +119,10 @@ reasons! {
     PortUnavailable = 24, "port_unavailable", 409, Gateway;
     /// The gateway connects nowhere on behalf of agents, or not there.
     ForwardingDenied = 25, "forwarding_denied", 403, Policy;
+    /// No policy allows this.
+    NotPermitted = 26, "not_permitted", 403, Policy;
+    /// It was allowed, and is not any more: a policy, an identity, a token or a service was changed or removed.
+    Revoked = 27, "revoked", 403, Policy;
 
     /// No service is known under this host name.
     NoRoute = 30, "no_route", 404, Client;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use adit_agent::config::{Credential, Forward, GatewayUrl, Service, Transport, Upstream, Verify};
 use adit_agent::{Agent, Config as AgentConfig};
-use adit_gateway::config::{Config, Control, HttpListener, Limits, NamedToken, TcpServices, Tls};
+use adit_gateway::config::{Config, Control, HttpListener, Limits, LocalToken, SecretText, TcpServices, Tls};
 use adit_gateway::{Gateway, Inherited, StartError};
 use adit_telemetry::logs::{FlushGuard, LineWriter};
 use adit_tunnel::proof::TokenKey;
@@ -250,6 +250,12 @@ pub struct World {
     _guard: FlushGuard,
 }
 
+/// A token of the gateway's configuration whose agents may offer everything.
+#[must_use]
+pub fn local_token(name: &str, secret: &str) -> LocalToken {
+    LocalToken::new(name.parse().unwrap(), SecretText::new(secret.to_owned()))
+}
+
 impl World {
     /// A world with nothing behind it yet.
     #[expect(clippy::new_ret_no_self, reason = "a world is planned first")]
@@ -263,7 +269,7 @@ impl World {
                 HttpListener { listen: any_port(), tls: None, lb_proxy_protocol: false },
                 HttpListener { listen: any_port(), tls: Some(auto_tls()), lb_proxy_protocol: false },
             ],
-            tokens: vec![NamedToken { name: TOKEN_NAME.to_owned(), key: TokenKey::new(TOKEN.as_bytes()) }],
+            tokens: vec![local_token(TOKEN_NAME, TOKEN)],
             allow: Vec::new(),
             trusted_proxies: Vec::new(),
             client_forwarding: false,

@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(settings.config.control.listen.to_string(), "0.0.0.0:8123");
         assert_eq!(settings.config.http[0].listen.to_string(), "127.0.0.1:9000");
         assert_eq!(settings.config.allow.len(), 2);
-        assert!(settings.config.tokens[0].key.is_token(b"T"));
+        assert_eq!(settings.config.tokens[0].secret.expose(), "T");
         let Tls::Auto { names, directory } = settings.config.control.tls else { panic!("not auto") };
         assert_eq!((names.len(), directory), (2, Some("/s".into())));
         assert_eq!(settings.request_log, LogTarget::Off);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use adit_agent::Agent;
 use adit_agent::config::{Credential, GatewayUrl, Service, Transport, Upstream, Verify};
 use adit_gateway::Gateway;
-use adit_gateway::config::{Control, HttpListener, Limits, NamedToken, Tls};
+use adit_gateway::config::{Control, HttpListener, Limits, LocalToken, Tls};
 use adit_proto::names::HostPattern;
 use adit_tunnel::proof::TokenKey;
 use adit_tunnel::proxy::Egress;
@@ -22,7 +22,7 @@ use crate::config::values::{LogFormat, LogLevel, LogSettings};
 use crate::control_client::hex;
 use crate::error::CliError;
 use crate::signals::Signals;
-use crate::{logging, output, role, serve};
+use crate::{logging, output, role, serve, token};
 use adit_telemetry::secret::Secret;
 
 /// How long open flows may go on after Ctrl-C.
@@ -86,7 +86,7 @@ async fn tunnel(
     let token = random_token()?;
     let token_file = write(&directory, "token", token.expose())?;
     let key = TokenKey::new(token.expose().as_bytes());
-    let gateway = start_gateway(&key, directory.path()).await?;
+    let gateway = start_gateway(token::of_gateway(&token)?, directory.path()).await?;
     let shown = upstream.to_string();
     let agent = start_agent(&key, gateway.control_addr(), upstream).await?;
     let connected = tokio::select! {
@@ -134,7 +134,7 @@ fn free(port: u16) -> SocketAddr {
 
 /// Starts the gateway on the usual ports where they are free. Whoever takes one between the look and the start
 /// may have it.
-async fn start_gateway(key: &TokenKey, directory: &Path) -> Result<Gateway, CliError> {
+async fn start_gateway(token: LocalToken, directory: &Path) -> Result<Gateway, CliError> {
     let config = |control, http| adit_gateway::Config {
         control: Control {
             listen: control,
@@ -142,7 +142,7 @@ async fn start_gateway(key: &TokenKey, directory: &Path) -> Result<Gateway, CliE
             quic: false,
         },
         http: vec![HttpListener { listen: http, tls: None, lb_proxy_protocol: false }],
-        tokens: vec![NamedToken { name: "default".to_owned(), key: key.clone() }],
+        tokens: vec![token.clone()],
         allow: Vec::new(),
         trusted_proxies: Vec::new(),
         client_forwarding: false,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use adit_gateway::config::{Config, Control, HttpListener, Limits, NamedToken, TcpServices, Tls};
+use adit_gateway::config::{Config, Control, HttpListener, Limits, TcpServices, Tls};
 use ipnet::IpNet;
 
 use crate::config::env;
@@ -199,13 +199,13 @@ impl ServerArgs {
     /// The flags are wrong.
     pub(crate) fn settings(&self, carried: Carried) -> Result<GatewaySettings, CliError> {
         self.acme.refuse()?;
-        let key = self.token.read()?.key();
+        let token = self.token.read()?.of_gateway()?;
         Ok(GatewaySettings {
             config: Config {
                 control: Control { listen: self.control(), tls: self.tls.tls()?, quic: self.quic },
                 http: carried.http,
                 tcp: carried.tcp,
-                tokens: vec![NamedToken { name: "default".to_owned(), key }],
+                tokens: vec![token],
                 allow: self.allow_ips.clone(),
                 trusted_proxies: self.trusted_proxy.clone(),
                 client_forwarding: carried.client_forwarding,

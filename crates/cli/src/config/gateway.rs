@@ -4,9 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use adit_gateway::config::{Config, Control, HttpListener, Limits, NamedToken, TcpServices, Tls};
+use adit_gateway::config::{Config, Control, HttpListener, Limits, LocalToken, SecretText, TcpServices, Tls};
+use adit_proto::name::Name;
 use adit_proto::proxy_header::Version;
-use adit_tunnel::proof::TokenKey;
 use ipnet::IpNet;
 
 use super::reader::{Fields, Key, Presence, Reader, Row, Section};
@@ -191,7 +191,7 @@ const AUTO_SECTION: Section = Section {
     rows: &[NAMES, AUTO_DIRECTORY.row()],
 };
 
-const TOKEN_NAME: Key<String> = Key {
+const TOKEN_NAME: Key<Name> = Key {
     name: "name",
     kind: &NAME,
     presence: Presence::Required,
@@ -436,22 +436,22 @@ fn auto(reader: &mut Reader<'_>, tls: &Fields<'_>) -> Option<Tls> {
     Some(Tls::Auto { names, directory })
 }
 
-fn tokens(reader: &mut Reader<'_>, root: &Fields<'_>) -> Vec<NamedToken> {
-    let mut tokens: Vec<NamedToken> = Vec::new();
+fn tokens(reader: &mut Reader<'_>, root: &Fields<'_>) -> Vec<LocalToken> {
+    let mut tokens: Vec<LocalToken> = Vec::new();
     for (path, node) in reader.items(root, TOKENS) {
         let Some(fields) = reader.fields(node, path, &TOKEN_SECTION) else { continue };
         let name = reader.value(&fields, &TOKEN_NAME);
         let token = reader.value(&fields, &TOKEN);
         let (Some(name), Some(token)) = (name, token) else { continue };
-        if tokens.iter().any(|other| other.name == name) {
+        if tokens.iter().any(|other| other.token.name == name) {
             let what = format!("{} is {name} again", fields.path(TOKEN_NAME.name));
             reader.problem(fields.value_at(TOKEN_NAME.name), what, "give each token a name of its own");
         }
-        if tokens.iter().any(|other| other.key.is_token(token.secret.expose().as_bytes())) {
+        if tokens.iter().any(|other| other.secret.expose() == token.secret.expose()) {
             let what = format!("{} is the same as one above", fields.path(TOKEN.name));
             reader.problem(fields.value_at(TOKEN.name), what, "make a token of its own for each name");
         }
-        tokens.push(NamedToken { name, key: TokenKey::new(token.secret.expose().as_bytes()) });
+        tokens.push(LocalToken::new(name, SecretText::new(token.secret.expose().to_owned())));
     }
     tokens
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use adit_agent::config::{GatewayUrl, Transport, Upstream};
+use adit_proto::name::Name;
 use adit_proto::names::{Destination, HostPattern};
 use adit_proto::proxy_header::Version;
 use ipnet::IpNet;
@@ -192,18 +193,17 @@ pub(crate) const TEXT: Kind<String> = Kind {
 };
 
 /// A name that becomes a label in metrics.
-pub(crate) const NAME: Kind<String> = Kind {
+pub(crate) const NAME: Kind<Name> = Kind {
     name: "name",
     form: "a name of letters, digits, `-`, `_` and `.`",
     parse: |_, text| {
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if !text.is_empty() && text.len() <= 63 && text.chars().all(fits) {
-            Ok(text.to_owned())
-        } else {
-            Err(Bad::because(format!("`{text}` is not a name")))
-        }
+        let short = Some(text).filter(|text| text.len() <= 63 && text.chars().all(fits));
+        short
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| Bad::because(format!("`{text}` is not a name")))
     },
-    show: Clone::clone,
+    show: ToString::to_string,
 };
 
 /// A file that is read.

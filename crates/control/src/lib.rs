@@ -3,6 +3,8 @@
 //! [`model`] is what an operator writes, [`store`] keeps it, [`changes`] is the only way to write it, [`snapshot`] is
 //! the immutable view that every decision of [`policy`] reads.
 
+pub mod authority;
+pub mod enrollment;
 pub mod model;
 pub mod policy;
 pub mod snapshot;

@@ -3,10 +3,11 @@
 //! Reading order: [`session`] is what both roles use; [`stream`] is what it gives them; [`relay`](mod@relay) joins
 //! a stream to an upstream. Below: `mux` (streams as a state machine), `keepalive` and [`reconnect`] (liveness as
 //! pure rules). Before a session stands: [`transport`] dials or accepts, through a [`proxy`] where
-//! there is one, [`handshake`] proves who is who with [`proof`]. Every task of either role hangs on a [`scope`];
+//! there is one, [`handshake`] proves who is who with [`proof`] or by an [`identity`]. Every task of either role hangs on a [`scope`];
 //! [`watchdog`] sees to loops that must never stop.
 
 pub mod handshake;
+pub mod identity;
 mod keepalive;
 mod mux;
 pub mod proof;

@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::client::Resumption;
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::{
     ClientConfig, DigitallySignedStruct, HandshakeKind, RootCertStore, SignatureScheme,
@@ -14,6 +13,7 @@ use rustls::{
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
+use crate::identity::{LiveIdentity, Tickets};
 use crate::proof::{EXPORTER_LABEL, EXPORTER_LEN, Exporter};
 
 /// Why TLS could not be set up.
@@ -70,6 +70,37 @@ pub fn session_client(trust: &Trust, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>
     config.resumption = Resumption::in_memory_sessions(TICKETS);
     config.enable_early_data = false;
     Ok(Arc::new(config))
+}
+
+/// The same for an identity: it shows the certificate, and believes the identity's own authorities and the system's.
+/// What it shows and believes follows [`LiveIdentity::exchange`].
+///
+/// # Errors
+/// [`TlsError::Rustls`], which only a broken library brings about.
+pub fn session_client_with(
+    identity: &Arc<LiveIdentity>,
+    alpn: &[&[u8]],
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::clone(identity) as Arc<dyn ServerCertVerifier>)
+        .with_client_cert_resolver(Arc::clone(identity) as Arc<dyn ResolvesClientCert>);
+    config.resumption = Resumption::store(Arc::new(Tickets::new(Arc::clone(identity), TICKETS)));
+    config.enable_early_data = false;
+    config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
+/// Believes these authorities and the system's.
+pub(crate) fn verifier_with(
+    authorities: &[CertificateDer<'static>],
+) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+    let mut roots = system_roots().unwrap_or_else(|_none| RootCertStore::empty());
+    for authority in authorities {
+        roots.add(authority.clone())?;
+    }
+    verifier(roots)
 }
 
 /// A client configuration towards upstreams: TLS 1.2 and 1.3.

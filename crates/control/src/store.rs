@@ -2,6 +2,15 @@
 //!
 //! Every implementation passes one suite ([`conformance`]); what is above the store knows none of them by name.
 
+pub mod conformance;
+pub mod memory;
+pub mod sqlite;
+
+mod clerk;
+mod leases;
+mod watchers;
+
+use std::collections::HashSet;
 use std::fmt;
 use std::future;
 use std::path::Path;
@@ -67,6 +76,58 @@ pub struct Transaction {
     pub writes: Vec<Write>,
 }
 
+impl Transaction {
+    /// Says no to one that writes a key twice.
+    fn check(&self) -> Result<(), StoreError> {
+        let mut keys = HashSet::new();
+        let twice = self.writes.iter().map(Write::key).find(|key| !keys.insert(*key));
+        twice.map_or(Ok(()), |key| Err(StoreError::Invalid(format!("one transaction writes {key} twice"))))
+    }
+}
+
+impl Write {
+    /// The key that it writes.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Put { key, .. } | Self::Delete { key } => key,
+        }
+    }
+}
+
+impl Expect {
+    /// The key that it is about.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Absent(key) | Self::Present(key) | Self::Modified(key, _) => key,
+        }
+    }
+
+    /// Compares with the transaction that wrote the key last; `None`: it does not exist.
+    fn check(&self, modified: Option<Revision>) -> Result<(), StoreError> {
+        let holds = match self {
+            Self::Absent(_) => modified.is_none(),
+            Self::Present(_) => modified.is_some(),
+            Self::Modified(_, revision) => modified == Some(*revision),
+        };
+        if holds { Ok(()) } else { Err(StoreError::Conflict { key: self.key().to_owned() }) }
+    }
+}
+
+/// How much of the past is kept for watches. Whichever bound is met first holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct History {
+    /// Transactions.
+    pub transactions: usize,
+    /// Bytes of keys and values.
+    pub bytes: usize,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { transactions: 10_000, bytes: 32 << 20 }
+    }
+}
+
 /// Names a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LeaseId(pub u64);
@@ -78,6 +139,13 @@ pub struct Committed {
     pub revision: Revision,
     /// What it did to the keys that are watched; never empty.
     pub events: Vec<Event>,
+}
+
+impl Committed {
+    /// Bytes of keys and values.
+    fn size(&self) -> usize {
+        self.events.iter().map(|event| event.key.len() + event.value.as_ref().map_or(0, Vec::len)).sum()
+    }
 }
 
 /// What happened to one key.

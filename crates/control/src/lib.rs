@@ -3,13 +3,17 @@
 //! [`model`] is what an operator writes, [`store`] keeps it, [`changes`] is the only way to write it, [`snapshot`] is
 //! the immutable view that every decision of [`policy`] reads.
 
+pub mod audit;
 pub mod authority;
+pub mod changes;
 pub mod enrollment;
 pub mod model;
 pub mod policy;
 pub mod snapshot;
 pub mod store;
 
+pub use audit::Actor;
+pub use changes::{ChangeError, Changes};
 pub use policy::{
     BindPermit, Denial, DialPermit, Permit, Subject, Who, authorize, authorize_dial, authorize_offer,
 };

@@ -1,0 +1,345 @@
+//! The only way to write resources: checked, in one transaction with its audit record, published before it is
+//! acknowledged.
+//!
+//! A change is planned on the newest [`View`], and its transaction happens only if that is still the newest then: each
+//! transaction compares and writes the key [`kept::TURN`]. Who was overtaken reads again and plans anew. So rules that
+//! span several resources hold, however many gateways share a store.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use adit_proto::name::Name;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore, watch};
+
+pub use apply::{Action, Batch, Change, Changed, Outcome};
+pub use credentials::{Invitation, Secret};
+pub use error::ChangeError;
+pub use view::Stored;
+
+use crate::audit::{self, Actor, AuditPage, AuditQuery};
+use crate::model::{Kind, Model, Timestamp};
+use crate::snapshot::{Local, Snapshots};
+use crate::store::{Committed, Expect, Revision, SharedStore, StoreError, Transaction, Write};
+use kept::TURN;
+use view::View;
+
+mod apply;
+mod check;
+mod credentials;
+mod error;
+mod follow;
+pub(crate) mod kept;
+mod view;
+
+/// How often a change is planned anew because others were faster.
+const TRIES: usize = 16;
+/// From so many resources on a snapshot is compiled on a thread where it holds up nobody.
+const LARGE: usize = 2000;
+
+/// The resources, and whoever writes them.
+#[derive(Debug)]
+pub struct Changes {
+    store: SharedStore,
+    snapshots: Arc<Snapshots>,
+    state: Mutex<State>,
+    /// One transaction after the other; a second one would only find that it was overtaken.
+    turn: Semaphore,
+    /// Held while a snapshot is compiled and published, so that an older one never follows a newer one.
+    publishing: Mutex<()>,
+    /// The newest published revision.
+    published: watch::Sender<Revision>,
+    is_current: AtomicBool,
+    /// Rings when the store did not answer, so that whoever follows it looks.
+    doubt: Notify,
+    figures: Figures,
+}
+
+#[derive(Debug)]
+struct State {
+    view: View,
+    local: Arc<Local>,
+}
+
+/// What can be counted about publications.
+#[derive(Debug, Default)]
+struct Figures {
+    compile_nanos: AtomicU64,
+    published_at: Mutex<Option<Instant>>,
+}
+
+/// What a plan wants of the store.
+#[derive(Debug)]
+struct Plan<T> {
+    /// What is told if it happens.
+    result: T,
+    expect: Vec<Expect>,
+    writes: Vec<Write>,
+    audit: Vec<audit::Entry>,
+}
+
+impl<T> Plan<T> {
+    const fn nothing(result: T) -> Self {
+        Self { result, expect: Vec::new(), writes: Vec::new(), audit: Vec::new() }
+    }
+}
+
+impl Changes {
+    /// Reads what the store holds and publishes it.
+    ///
+    /// # Errors
+    /// The store cannot be read, or holds what this release does not understand.
+    pub async fn open(
+        store: SharedStore,
+        local: Local,
+        snapshots: Arc<Snapshots>,
+        now: Timestamp,
+    ) -> Result<Arc<Self>, ChangeError> {
+        let view = follow::load(&*store).await?;
+        let revision = view.revision;
+        let changes = Arc::new(Self {
+            store,
+            snapshots,
+            state: Mutex::new(State { view, local: Arc::new(local) }),
+            turn: Semaphore::new(1),
+            publishing: Mutex::new(()),
+            published: watch::Sender::new(revision),
+            is_current: AtomicBool::new(true),
+            doubt: Notify::new(),
+            figures: Figures::default(),
+        });
+        changes.publish().await;
+        changes.tidy(now).await;
+        Ok(changes)
+    }
+
+    /// All resources, as of the newest published change.
+    #[must_use]
+    pub fn model(&self) -> Arc<Model> {
+        Arc::clone(&self.state.lock().view.model)
+    }
+
+    /// The transaction that [`Changes::model`] shows.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.state.lock().view.revision
+    }
+
+    /// One resource.
+    #[must_use]
+    pub fn get(&self, kind: Kind, name: &Name) -> Option<Stored> {
+        self.view().get(kind, name)
+    }
+
+    /// Resources of a kind in the order of their names, from behind `after` on, as many as `wanted` lets through up to
+    /// a limit; and whether there are more.
+    #[must_use]
+    pub fn list(
+        &self,
+        kind: Kind,
+        after: Option<&Name>,
+        limit: usize,
+        wanted: impl Fn(&crate::model::Resource) -> bool,
+    ) -> (Vec<Stored>, bool) {
+        let view = self.view();
+        let mut found = Vec::new();
+        for name in view.model.names(kind).filter(|name| after.is_none_or(|after| *name > after)) {
+            let Some(stored) = view.get(kind, name).filter(|stored| wanted(&stored.resource)) else {
+                continue;
+            };
+            if found.len() == limit {
+                return (found, true);
+            }
+            found.push(stored);
+        }
+        (found, false)
+    }
+
+    /// Every resource, in an order in which they can be created.
+    #[must_use]
+    pub fn export(&self) -> (Vec<Stored>, Revision) {
+        let view = self.view();
+        let mut all = Vec::with_capacity(view.model.count());
+        for kind in Kind::ALL {
+            all.extend(view.model.names(kind).filter_map(|name| view.get(kind, name)));
+        }
+        (all, view.revision)
+    }
+
+    /// Whether what is known is what the store holds: false while the store is gone.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.is_current.load(Ordering::Relaxed)
+    }
+
+    /// Ticks with the revision of each publication.
+    #[must_use]
+    pub fn published(&self) -> watch::Receiver<Revision> {
+        self.published.subscribe()
+    }
+
+    /// How long the last compilation of a snapshot took, and how long ago it was published.
+    #[must_use]
+    pub fn last_publication(&self) -> (Duration, Duration) {
+        let compile = Duration::from_nanos(self.figures.compile_nanos.load(Ordering::Relaxed));
+        (compile, self.figures.published_at.lock().map_or(Duration::ZERO, |at| at.elapsed()))
+    }
+
+    /// How many audit records there are, and how many were dropped for newer ones.
+    #[must_use]
+    pub fn audited(&self) -> (u64, u64) {
+        let turn = self.view().turn.unwrap_or_default().1;
+        (turn.audit_next - turn.audit_first, turn.audit_first)
+    }
+
+    /// Takes another configuration file's rules and tokens, and publishes them. Cancel safe.
+    pub async fn set_local(self: &Arc<Self>, local: Local) {
+        self.state.lock().local = Arc::new(local);
+        self.publish().await;
+    }
+
+    /// Reads the audit log. Cancel safe.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn audit(&self, query: &AuditQuery) -> Result<AuditPage, ChangeError> {
+        let turn = self.view().turn.unwrap_or_default().1;
+        audit::query(&*self.store, turn, query).await
+    }
+
+    /// The store itself, for a backup.
+    #[must_use]
+    pub const fn store(&self) -> &SharedStore {
+        &self.store
+    }
+
+    fn view(&self) -> View {
+        self.state.lock().view.clone()
+    }
+
+    fn local_names(&self) -> BTreeSet<Name> {
+        let local = Arc::clone(&self.state.lock().local);
+        local.tokens.iter().map(|token| token.token.name.clone()).collect()
+    }
+
+    /// Plans a change on the newest state, commits it and publishes the result; plans it anew if others were faster.
+    /// If the future is dropped, the transaction may still happen, whole; whoever follows the store publishes it then.
+    async fn commit<T: Send>(
+        self: &Arc<Self>,
+        actor: &Actor,
+        now: Timestamp,
+        plan: impl Fn(&View) -> Result<Plan<T>, ChangeError> + Send,
+    ) -> Result<(T, Revision), ChangeError> {
+        let _turn = self.turn.acquire().await.map_err(ChangeError::unavailable)?;
+        for _ in 0..TRIES {
+            let view = self.view();
+            let Plan { result, mut expect, mut writes, audit } = plan(&view)?;
+            if writes.is_empty() {
+                return Ok((result, view.revision));
+            }
+            let mut turn = view.turn.map(|(_, turn)| turn).unwrap_or_default();
+            writes.extend(audit::writes(audit, actor, now, &mut turn)?);
+            writes.push(kept::put(TURN.to_owned(), &turn)?);
+            expect.push(match view.turn {
+                Some((revision, _)) => Expect::Modified(TURN.to_owned(), revision),
+                None => Expect::Absent(TURN.to_owned()),
+            });
+            // Else each change would copy what this one only looks at.
+            drop(view);
+            let transaction = Transaction { expect, writes: writes.clone() };
+            match self.store.commit(transaction).await {
+                Ok(revision) => {
+                    self.is_current.store(true, Ordering::Relaxed);
+                    self.take(revision, writes.iter().map(told));
+                    self.publish().await;
+                    return Ok((result, revision));
+                }
+                Err(StoreError::Conflict { .. }) => self.reload().await?,
+                Err(error) => {
+                    if matches!(error, StoreError::Unavailable(_)) {
+                        self.doubt.notify_one();
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+        Err(ChangeError::busy())
+    }
+
+    /// Takes in one transaction, if it is not known yet.
+    fn take<'a>(
+        &self,
+        revision: Revision,
+        events: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>,
+    ) -> bool {
+        let mut state = self.state.lock();
+        if revision <= state.view.revision {
+            return false;
+        }
+        for (key, value) in events {
+            if let Err(error) = state.view.take(key, value, revision) {
+                tracing::error!(key, %error, "a change in the store is left out");
+            }
+        }
+        state.view.revision = revision;
+        true
+    }
+
+    /// Reads everything anew and publishes it.
+    async fn reload(self: &Arc<Self>) -> Result<(), ChangeError> {
+        let view = follow::load(&*self.store).await?;
+        let is_newer = {
+            let mut state = self.state.lock();
+            let is_newer = view.revision > state.view.revision;
+            if is_newer {
+                state.view = view;
+            }
+            is_newer
+        };
+        self.is_current.store(true, Ordering::Relaxed);
+        if is_newer {
+            self.publish().await;
+        }
+        Ok(())
+    }
+
+    /// Compiles the newest state and makes it the one that decisions read. Returns when it is, or a newer one.
+    async fn publish(self: &Arc<Self>) {
+        if self.state.lock().view.model.count() < LARGE {
+            self.publish_here();
+            return;
+        }
+        let owner = Arc::clone(self);
+        if tokio::task::spawn_blocking(move || owner.publish_here()).await.is_err() {
+            tracing::error!("a snapshot was not published: its compilation was ended");
+        }
+    }
+
+    fn publish_here(&self) {
+        let _one_at_a_time = self.publishing.lock();
+        let (model, local, revision) = {
+            let state = self.state.lock();
+            (Arc::clone(&state.view.model), Arc::clone(&state.local), state.view.revision)
+        };
+        let begun = Instant::now();
+        self.snapshots.publish_all(&model, &local);
+        let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.figures.compile_nanos.store(nanos, Ordering::Relaxed);
+        *self.figures.published_at.lock() = Some(Instant::now());
+        self.published.send_replace(revision);
+    }
+}
+
+/// A write as a watch tells it.
+fn told(write: &Write) -> (&str, Option<&[u8]>) {
+    match write {
+        Write::Put { key, value, lease: _ } => (key, Some(value)),
+        Write::Delete { key } => (key, None),
+    }
+}
+
+fn heard(committed: &Committed) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
+    committed.events.iter().map(|event| (event.key.as_str(), event.value.as_deref()))
+}

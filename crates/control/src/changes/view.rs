@@ -1,0 +1,186 @@
+//! What is known of the store's content: the model, with what belongs to each resource beside its fields.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use adit_proto::name::Name;
+
+use super::error::ChangeError;
+use super::kept::{self, Enrollment, Key, Turn};
+use crate::model::{Kind, Model, Resource, Timestamp};
+use crate::store::Revision;
+
+/// A resource with what the store knows about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Names this very resource, also when another one of its name follows it.
+    pub id: Arc<str>,
+    /// The transaction that wrote it last: its `ETag`.
+    pub revision: Revision,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it was changed last.
+    pub updated_at: Timestamp,
+    /// The resource.
+    pub resource: Resource,
+}
+
+/// What belongs to a resource beside its fields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Meta {
+    pub(super) id: Arc<str>,
+    pub(super) revision: Revision,
+    pub(super) created_at: Timestamp,
+    pub(super) updated_at: Timestamp,
+}
+
+/// One consistent state. Cloning is cheap; changing a clone copies what it changes.
+#[derive(Debug, Clone, Default)]
+pub(super) struct View {
+    /// As of this transaction.
+    pub(super) revision: Revision,
+    pub(super) model: Arc<Model>,
+    pub(super) metas: Arc<BTreeMap<(Kind, Name), Meta>>,
+    pub(super) enrollments: Arc<BTreeMap<String, Enrollment>>,
+    /// What the last transaction left for the next one, and which it was.
+    pub(super) turn: Option<(Revision, Turn)>,
+}
+
+impl View {
+    pub(super) fn get(&self, kind: Kind, name: &Name) -> Option<Stored> {
+        let resource = self.model.get(kind, name)?;
+        let meta = self.metas.get(&(kind, name.clone()))?;
+        Some(Stored {
+            id: Arc::clone(&meta.id),
+            revision: meta.revision,
+            created_at: meta.created_at,
+            updated_at: meta.updated_at,
+            resource,
+        })
+    }
+
+    /// Takes in what a key holds now, or that it is gone.
+    ///
+    /// # Errors
+    /// The value cannot be understood; nothing is changed then.
+    pub(super) fn take(
+        &mut self,
+        key: &str,
+        value: Option<&[u8]>,
+        revision: Revision,
+    ) -> Result<(), ChangeError> {
+        match (Key::of(key), value) {
+            (Key::Resource(kind, _), Some(value)) => {
+                let kept = kept::read_resource(kind, key, value)?;
+                let name = kept.spec.name().clone();
+                let meta = Meta {
+                    id: kept.id.into(),
+                    revision,
+                    created_at: kept.created_at,
+                    updated_at: kept.updated_at,
+                };
+                Arc::make_mut(&mut self.metas).insert((kind, name), meta);
+                Arc::make_mut(&mut self.model).put(kept.spec);
+            }
+            (Key::Resource(kind, name), None) => {
+                if let Ok(name) = name.parse() {
+                    Arc::make_mut(&mut self.model).remove(kind, &name);
+                    Arc::make_mut(&mut self.metas).remove(&(kind, name));
+                }
+            }
+            (Key::Credential(identity, serial), value) => {
+                let new = value.map(|value| kept::read_credential(key, value)).transpose()?;
+                if let Ok(name) = identity.parse() {
+                    let all = &mut Arc::make_mut(&mut self.model).credentials;
+                    replace(all, name, |credential| credential.serial == serial, new);
+                }
+            }
+            (Key::Secret(token, id), value) => {
+                let new = value.map(|value| kept::read_secret(key, value)).transpose()?;
+                if let Ok(name) = token.parse() {
+                    let all = &mut Arc::make_mut(&mut self.model).secrets;
+                    replace(all, name, |secret| secret.id == id, new);
+                }
+            }
+            (Key::Enrollment(jti), Some(value)) => {
+                let enrollment = kept::read(key, value)?;
+                Arc::make_mut(&mut self.enrollments).insert(jti.to_owned(), enrollment);
+            }
+            (Key::Enrollment(jti), None) => {
+                Arc::make_mut(&mut self.enrollments).remove(jti);
+            }
+            (Key::Turn, Some(value)) => self.turn = Some((revision, kept::read(key, value)?)),
+            (Key::Turn, None) => self.turn = None,
+            (Key::Other, _) => {}
+        }
+        self.revision = self.revision.max(revision);
+        Ok(())
+    }
+}
+
+/// Puts an element of somebody's list into the place of the one that it replaces; a list that is empty goes.
+fn replace<T>(lists: &mut BTreeMap<Name, Vec<T>>, name: Name, same: impl Fn(&T) -> bool, new: Option<T>) {
+    let list = lists.entry(name.clone()).or_default();
+    list.retain(|element| !same(element));
+    list.extend(new);
+    if list.is_empty() {
+        lists.remove(&name);
+    }
+}
+
+impl Model {
+    /// The resource of this kind and name.
+    #[must_use]
+    pub fn get(&self, kind: Kind, name: &Name) -> Option<Resource> {
+        match kind {
+            Kind::Identity => self.identities.get(name).cloned().map(Resource::Identity),
+            Kind::Config => self.configs.get(name).cloned().map(Resource::Config),
+            Kind::Service => self.services.get(name).cloned().map(Resource::Service),
+            Kind::ServicePolicy => self.policies.get(name).cloned().map(Resource::ServicePolicy),
+            Kind::Route => self.routes.get(name).cloned().map(Resource::Route),
+            Kind::Token => self.tokens.get(name).cloned().map(Resource::Token),
+        }
+    }
+
+    /// Puts a resource into the place of the one with its name.
+    pub fn put(&mut self, resource: Resource) {
+        /// A map keeps the key that it has; the name is to be shown as it was written last.
+        fn put<T>(map: &mut BTreeMap<Name, T>, name: &Name, value: T) {
+            map.remove(name);
+            map.insert(name.clone(), value);
+        }
+        let name = resource.name().clone();
+        match resource {
+            Resource::Identity(it) => put(&mut self.identities, &name, it),
+            Resource::Config(it) => put(&mut self.configs, &name, it),
+            Resource::Service(it) => put(&mut self.services, &name, it),
+            Resource::ServicePolicy(it) => put(&mut self.policies, &name, it),
+            Resource::Route(it) => put(&mut self.routes, &name, it),
+            Resource::Token(it) => put(&mut self.tokens, &name, it),
+        }
+    }
+
+    /// Takes a resource out.
+    pub fn remove(&mut self, kind: Kind, name: &Name) {
+        match kind {
+            Kind::Identity => drop(self.identities.remove(name)),
+            Kind::Config => drop(self.configs.remove(name)),
+            Kind::Service => drop(self.services.remove(name)),
+            Kind::ServicePolicy => drop(self.policies.remove(name)),
+            Kind::Route => drop(self.routes.remove(name)),
+            Kind::Token => drop(self.tokens.remove(name)),
+        }
+    }
+
+    /// The names of all resources of a kind, in order.
+    pub fn names(&self, kind: Kind) -> Box<dyn Iterator<Item = &Name> + Send + '_> {
+        match kind {
+            Kind::Identity => Box::new(self.identities.keys()),
+            Kind::Config => Box::new(self.configs.keys()),
+            Kind::Service => Box::new(self.services.keys()),
+            Kind::ServicePolicy => Box::new(self.policies.keys()),
+            Kind::Route => Box::new(self.routes.keys()),
+            Kind::Token => Box::new(self.tokens.keys()),
+        }
+    }
+}

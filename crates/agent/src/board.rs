@@ -109,6 +109,13 @@ impl Board {
         self.table.borrow().sessions.values().map(|known| known.session.clone()).collect()
     }
 
+    /// Every session to this gateway.
+    pub(crate) fn sessions_to(&self, gateway: &str) -> Vec<Session> {
+        let table = self.table.borrow();
+        let known = table.sessions.values().filter(|known| *known.gateway == *gateway);
+        known.map(|known| known.session.clone()).collect()
+    }
+
     /// Brings the gauges up to date that are only looked at when somebody asks.
     pub(crate) fn measure(&self, observe: &Observe) {
         observe.up(self.is_ready());

@@ -1,7 +1,7 @@
 //! Keeps a session to one gateway: dials for ever, proves who it is, serves, and starts again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use adit_proto::handshake::{Hello, MIN_VERSION, PROOF_LEN, VERSION, capabilities};
@@ -56,6 +56,8 @@ pub(crate) struct Keeper {
     pub(crate) awoken: watch::Receiver<()>,
     /// Owner of the sessions, which outlive the loop that opens them.
     pub(crate) sessions: Scope,
+    /// Another loop's session stands and is in order; the first one here takes its place.
+    pub(crate) succeeds: AtomicBool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -155,9 +157,10 @@ impl Keeper {
 
     async fn connect(&self) -> Result<Session, ConnectError> {
         let Dialled { mut io, exporter, carrier } = self.gateway.dial().await?;
+        let succession = if self.succeeds.load(Ordering::Relaxed) { capabilities::SUCCESSION } else { 0 };
         let hello = Hello {
             versions: (MIN_VERSION, VERSION),
-            capabilities: self.capabilities | capabilities::CANARIES | capabilities::NOTICES,
+            capabilities: self.capabilities | capabilities::CANARIES | capabilities::NOTICES | succession,
             instance: self.instance,
             generation: self.generation.fetch_add(1, Ordering::Relaxed) + 1,
             release: env!("CARGO_PKG_VERSION").to_owned(),
@@ -172,6 +175,7 @@ impl Keeper {
         if welcome.capabilities & self.capabilities != self.capabilities {
             return Err(ConnectError::NotGranted);
         }
+        self.succeeds.store(false, Ordering::Relaxed);
         let session = Session::start(io, Side::Agent, &self.sessions);
         if welcome.capabilities & capabilities::LANES != 0 {
             lanes::keep(&session, &self.gateway, &self.credential, hello, &self.sessions);

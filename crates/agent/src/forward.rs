@@ -31,7 +31,7 @@ const TERMS: Terms = Terms { lost: Reason::ClientGone, patience: None };
 
 /// A bound address and where its connections lead.
 pub(crate) struct Forwarder {
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     service: ServiceName,
     counters: ServiceCounters,
     board: Board,
@@ -52,18 +52,28 @@ impl Meter for Reversed<'_> {
 }
 
 impl Forwarder {
-    /// Binds the address.
+    /// Binds an address.
     ///
     /// # Errors
     /// What the system said.
-    pub(crate) async fn bind(forward: &Forward, observe: &Observe, board: &Board) -> io::Result<Self> {
-        let listener = TcpListener::bind(forward.listen).await?;
+    pub(crate) async fn bind(addr: SocketAddr) -> io::Result<Arc<TcpListener>> {
+        let listener = TcpListener::bind(addr).await?;
         adit_tunnel::socket::keep_alive(&listener)?;
+        tracing::info!(addr = %listener.local_addr()?, purpose = "forward", "listening");
+        Ok(Arc::new(listener))
+    }
+
+    /// What leads from a bound address to where the gateway connects.
+    pub(crate) fn new(
+        listener: Arc<TcpListener>,
+        forward: &Forward,
+        observe: &Observe,
+        board: &Board,
+    ) -> Self {
         let service = ServiceName::Dial(forward.to.clone());
         let counters = observe.service(&service.to_string().into());
-        tracing::info!(addr = %listener.local_addr()?, to = %forward.to, purpose = "forward", "listening");
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        Ok(Self { listener, service, counters, board: board.clone(), slots })
+        Self { listener, service, counters, board: board.clone(), slots }
     }
 
     /// Forwards for ever; connections run in `streams`.

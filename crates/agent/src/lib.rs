@@ -1,7 +1,8 @@
 //! The private side: streams to upstreams, and the file server.
 //!
-//! Reading order: [`config`] for what an agent is told, `server` for what it starts and how it drains, `links`
-//! and `connect` for the sessions it keeps up, `lanes` for their further connections and `dial` for how it gets there,
+//! Reading order: [`config`] for what an agent is told, `server` for what it starts and how it drains, `running`
+//! for what a reload replaces, `links` and `connect` for the sessions it keeps up, `lanes` for their further
+//! connections and `dial` for how it gets there,
 //! `expose` for what happens to one stream, `upstream` for where it ends, `forward` for the other way round. [`files`]
 //! is the file server, also used on its own.
 
@@ -16,6 +17,7 @@ mod forward;
 mod lanes;
 mod links;
 pub mod observe;
+mod running;
 mod server;
 mod upstream;
 

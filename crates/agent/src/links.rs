@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use adit_proto::names::InstanceId;
@@ -37,6 +37,10 @@ pub(crate) struct Links {
     pub(crate) generation: Arc<AtomicU64>,
     /// Ticks when the clock has jumped.
     pub(crate) awoken: watch::Receiver<()>,
+    /// The links are wanted. When they are not any more, their sessions stay until they end.
+    pub(crate) wanted: watch::Receiver<bool>,
+    /// Other links' sessions stand, and these take their place.
+    pub(crate) succeed: bool,
 }
 
 impl Links {
@@ -51,19 +55,18 @@ impl Links {
             }
             // The first link has the agent's own name.
             let salt = if number == 0 { "" } else { &*label };
-            let (_, wanted) = watch::channel(true);
-            let keeper = links.keeper(&label, salt, dialer, wanted, Arc::default());
+            let keeper = links.keeper(&label, salt, dialer, links.wanted.clone(), Arc::default());
             scope.spawn("session loop", keep(keeper));
         }
     }
 
-    /// A link for each address that the name has. One that is gone keeps its session until that ends. Never ends by
-    /// itself.
-    #[expect(clippy::infinite_loop, reason = "ends with its scope")]
+    /// A link for each address that the name has. One that is gone keeps its session until that ends. Ends when the
+    /// links are not wanted any more.
     async fn keep_each(&self, label: &Arc<str>, dialer: &Dialer, scope: &Scope) {
         let mut kept: HashMap<IpAddr, watch::Sender<bool>> = HashMap::new();
         let failed = Arc::<Notify>::default();
-        loop {
+        let mut wanted = self.wanted.clone();
+        while *wanted.borrow_and_update() {
             match dialer.addresses().await {
                 Ok(addresses) => {
                     kept.retain(|address, wanted| {
@@ -92,8 +95,17 @@ impl Links {
                     }
                 }
             }
-            tokio::time::sleep(LOOKUP_PAUSE).await;
-            drop(tokio::time::timeout(LOOKUP_INTERVAL, failed.notified()).await);
+            let pause = async {
+                tokio::time::sleep(LOOKUP_PAUSE).await;
+                drop(tokio::time::timeout(LOOKUP_INTERVAL, failed.notified()).await);
+            };
+            tokio::select! {
+                () = pause => {}
+                Ok(()) = wanted.changed() => {}
+            }
+        }
+        for (_, wanted) in kept {
+            wanted.send_replace(false);
         }
     }
 
@@ -120,6 +132,7 @@ impl Links {
             wanted,
             awoken: self.awoken.clone(),
             sessions: self.sessions.clone(),
+            succeeds: AtomicBool::new(self.succeed),
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use adit_proto::reason::Reason;
+use adit_telemetry::config_health::ConfigHealth;
 use adit_telemetry::families::{Described, family, help};
 use adit_telemetry::logs::{LineWriter, register_log_metrics};
 use adit_telemetry::metrics::Metrics;
@@ -140,6 +141,8 @@ pub(crate) struct Observe {
     streams: Family<ByService, Gauge>,
     streams_ended: Family<ByEnd, Counter>,
     bytes: Family<ByDirection, Counter>,
+    /// Told of every configuration that is read.
+    pub(crate) config: ConfigHealth,
 }
 
 impl Observe {
@@ -159,6 +162,7 @@ impl Observe {
             streams: Family::default(),
             streams_ended: Family::default(),
             bytes: Family::default(),
+            config: ConfigHealth::default(),
         };
         let metrics = &observe.metrics;
         macro_rules! add {
@@ -183,6 +187,7 @@ impl Observe {
         add!("adit_agent_streams", observe.streams);
         add!("adit_agent_streams_ended_total", observe.streams_ended);
         add!("adit_agent_bytes_total", observe.bytes);
+        observe.config.register(metrics);
         process::register(metrics);
         process::register_build_info(metrics, env!("CARGO_PKG_VERSION"), revision);
         if let Some(log) = process_log {

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_proto::handshake::capabilities;
 use adit_proto::names::InstanceId;
 use adit_proto::reason::Reason;
+use adit_telemetry::config_health::ConfigHealth;
 use adit_tunnel::scope::Scope;
 use adit_tunnel::workers::Workers;
 use bytes::Bytes;
@@ -18,19 +18,15 @@ use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 
 use crate::Config;
 use crate::board::Board;
 use crate::clock;
-use crate::config::Credential;
-use crate::dial::Dialer;
-use crate::expose::Exposed;
-use crate::forward::Forwarder;
-use crate::links::Links;
 use crate::observe::Observe;
+use crate::running::{Lasting, Running};
 
 /// Why an agent did not start.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +52,10 @@ pub enum StartError {
 }
 
 impl StartError {
-    fn setup(what: impl Into<String>, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+    pub(crate) fn setup(
+        what: impl Into<String>,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
         Self::Setup { what: what.into(), source: Box::new(source) }
     }
 }
@@ -68,6 +67,9 @@ pub struct Agent {
     listen_addr: Option<SocketAddr>,
     board: Board,
     gateways: usize,
+    lasting: Lasting,
+    /// One reload at a time.
+    running: Mutex<Running>,
     /// The metrics listener.
     scope: Scope,
     /// The loops that keep sessions.
@@ -95,18 +97,7 @@ impl Agent {
     /// As there.
     pub async fn start_over(config: Config, workers: &Workers) -> Result<Self, StartError> {
         let (scope, sessions, streams) = (Scope::new(), Scope::over(workers), Scope::over(workers));
-        let observe = Observe::new(config.process_log, config.revision, workers);
-        let exposed = Exposed::prepare(&config.services, &observe, streams.clone())
-            .map_err(|(what, source)| StartError::setup(what, source))?;
-        let gateways = config.gateways.len();
-        let dialers = config.gateways.into_iter().map(|gateway| {
-            let label: Arc<str> = gateway.to_string().into();
-            Dialer::new(gateway, &config.verify, &config.egress, observe.clone())
-                .map(|dialer| (label, dialer))
-        });
-        let dialers = dialers
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|source| StartError::setup("cannot set up TLS towards the gateway", source))?;
+        let observe = Observe::new(config.process_log.clone(), config.revision, workers);
         let mut random = [0; 16];
         aws_lc_rs::rand::fill(&mut random)
             .map_err(|source| StartError::setup("the system has no random numbers", source))?;
@@ -126,44 +117,51 @@ impl Agent {
                 Some(bound)
             }
         };
-        let mut forwarders = Vec::new();
-        for forward in &config.forwards {
-            let bound = Forwarder::bind(forward, &observe, &board).await;
-            forwarders.push(bound.map_err(|source| StartError::Bind { addr: forward.listen, source })?);
-        }
         let awoken = watch::Sender::new(());
-        let links = Links {
-            credential: match config.credential {
-                Credential::Token(key) => adit_tunnel::handshake::Credential::Token(key),
-            },
+        let keeping = Scope::new();
+        let (gateways, drain_timeout) = (config.gateways.len(), config.drain_timeout);
+        let lasting = Lasting {
             instance,
-            hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-            exposed: Arc::new(exposed),
-            capabilities: if forwarders.is_empty() { 0 } else { capabilities::FORWARDING },
             observe: observe.clone(),
             board: board.clone(),
-            sessions: sessions.clone(),
-            generation: Arc::default(),
             awoken: awoken.subscribe(),
+            generation: Arc::default(),
+            keeping: keeping.clone(),
+            sessions: sessions.clone(),
+            streams: streams.clone(),
         };
-        let keeping = Scope::new();
-        for forwarder in forwarders {
-            keeping.spawn("forwarder", forwarder.run(streams.clone()));
-        }
-        links.keep(dialers, config.each_address, &keeping);
+        let running = Running::start(config, &lasting).await?;
         keeping.spawn("clock", clock::watch(awoken, observe));
         Ok(Self {
             instance,
             listen_addr,
             board,
             gateways,
+            lasting,
+            running: Mutex::new(running),
             _abort: [&scope, &keeping, &sessions, &streams].map(Scope::cancel_on_drop),
             scope,
             keeping,
             sessions,
             streams,
-            drain_timeout: config.drain_timeout,
+            drain_timeout,
         })
+    }
+
+    /// Puts another configuration in the place of the one in force: gateways, token, services and what is forwarded.
+    /// Streams go on, and what is new takes the new way once a new session stands. The rest of it is for the next
+    /// start. Not cancel safe.
+    ///
+    /// # Errors
+    /// [`StartError`], and nothing has changed.
+    pub async fn reload(&self, config: Config) -> Result<(), StartError> {
+        self.running.lock().await.replace(config, &self.lasting).await
+    }
+
+    /// To be told of every configuration that is read.
+    #[must_use]
+    pub const fn config_health(&self) -> &ConfigHealth {
+        &self.lasting.observe.config
     }
 
     /// Which process this is, as `clientID` in the gateway's status.

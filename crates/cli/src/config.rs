@@ -13,8 +13,11 @@ mod shared;
 mod tree;
 pub(crate) mod values;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use aws_lc_rs::digest::{SHA256, digest};
+
+use crate::control_client::hex;
 use crate::error::CliError;
 use reader::{Reader, Setting};
 
@@ -25,6 +28,10 @@ pub(crate) struct Loaded<T> {
     pub(crate) config: T,
     /// Every value, defaults included, secrets redacted.
     pub(crate) settings: Vec<Setting>,
+    /// The file itself and every other file that it names and whose content matters.
+    pub(crate) files: Vec<PathBuf>,
+    /// Tells this file's text from others: the first half of its SHA-256, in hexadecimal digits.
+    pub(crate) hash: String,
 }
 
 /// Turns the root of a file into a configuration; `None` only with problems recorded.
@@ -41,7 +48,9 @@ pub(crate) fn load<T>(path: &Path, read: Read<T>) -> Result<Loaded<T>, CliError>
             .caused_by(&cause)
             .next("check the path, and that this user may read it")
     })?;
-    parse(&name, path.parent().unwrap_or_else(|| Path::new("")), &text, read)
+    let mut loaded = parse(&name, path.parent().unwrap_or_else(|| Path::new("")), &text, read)?;
+    loaded.files.insert(0, path.to_owned());
+    Ok(loaded)
 }
 
 fn parse<T>(name: &str, directory: &Path, text: &str, read: Read<T>) -> Result<Loaded<T>, CliError> {
@@ -50,11 +59,16 @@ fn parse<T>(name: &str, directory: &Path, text: &str, read: Read<T>) -> Result<L
         Some(root) => read(&mut reader, &root),
         None => None,
     };
-    let (problems, settings) = reader.finish();
+    let (problems, settings, files) = reader.finish();
     match config {
-        Some(config) if problems.is_empty() => Ok(Loaded { config, settings }),
+        Some(config) if problems.is_empty() => Ok(Loaded { config, settings, files, hash: hash(text) }),
         Some(_) | None => Err(CliError::config(name, problems)),
     }
+}
+
+fn hash(text: &str) -> String {
+    let digest = digest(&SHA256, text.as_bytes());
+    hex(&digest.as_ref()[..16])
 }
 
 #[cfg(test)]

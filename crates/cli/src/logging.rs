@@ -12,7 +12,7 @@ use crate::error::CliError;
 ///
 /// # Errors
 /// The writer's thread cannot be started.
-pub(crate) fn init(settings: LogSettings) -> Result<(LineWriter, FlushGuard), CliError> {
+pub(crate) fn init(settings: LogSettings) -> Result<(LineWriter, Level, FlushGuard), CliError> {
     let cannot = |cause: &dyn std::error::Error| CliError::failure("cannot start the log").caused_by(cause);
     let (writer, guard) = LineWriter::stderr().map_err(|cause| cannot(&cause))?;
     let format = match settings.format {
@@ -22,8 +22,23 @@ pub(crate) fn init(settings: LogSettings) -> Result<(LineWriter, FlushGuard), Cl
     // https://no-color.org: set and not empty.
     let wants_color = env::var("NO_COLOR").is_none_or(|value| value.is_empty());
     let color = wants_color && std::io::stderr().is_terminal();
-    logs::init(format, settings.level.label(), writer.clone(), color).map_err(|cause| cannot(&cause))?;
-    Ok((writer, guard))
+    let level = logs::init(format, settings.level.label(), writer.clone(), color);
+    Ok((writer, Level(level.map_err(|cause| cannot(&cause))?), guard))
+}
+
+/// How much is logged, while the process runs.
+#[derive(Debug)]
+pub(crate) struct Level(logs::FilterHandle);
+
+impl Level {
+    /// Logs so much from now on.
+    ///
+    /// # Errors
+    /// The log is gone.
+    pub(crate) fn set(&self, settings: LogSettings) -> Result<(), CliError> {
+        let set = self.0.set(settings.level.label());
+        set.map_err(|cause| CliError::failure("cannot change how much is logged").caused_by(&cause))
+    }
 }
 
 /// A request log that is open, and what writes it out at the end.

@@ -16,6 +16,7 @@ mod logging;
 mod nofile;
 mod output;
 mod reference;
+mod reload;
 mod role;
 mod serve;
 mod signals;

@@ -1,37 +1,65 @@
 //! A running gateway or agent: start, say where, drain on the first signal, stop at once on the second.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use adit_agent::Agent;
 use adit_gateway::{Gateway, Inherited};
+use adit_telemetry::config_health::ConfigHealth;
 use adit_tunnel::workers::Workers;
 use tracing::{error, info, warn};
 
 use crate::config::agent::AgentSettings;
-use crate::config::env;
 use crate::config::gateway::GatewaySettings;
+use crate::config::{self, Loaded, env};
 use crate::error::CliError;
 use crate::logging;
-use crate::signals::Signals;
+use crate::reload::ConfigFile;
+use crate::signals::{Signal, Signals};
 
 /// The exit code of a drain that had to cut flows.
 const CUT: u8 = 3;
+
+/// What a role is started from.
+#[derive(Debug)]
+pub(crate) enum Origin<T> {
+    /// Flags alone.
+    Flags(T),
+    /// A file, which is read again when it changes or somebody asks.
+    File(PathBuf, Loaded<T>),
+}
+
+impl<T> Origin<T> {
+    /// The settings, and what is needed to read them again.
+    fn open(self, signals: &mut Signals) -> Result<(T, Option<ConfigFile>), CliError> {
+        match self {
+            Self::Flags(settings) => Ok((settings, None)),
+            Self::File(path, loaded) => {
+                signals.take_hangups()?;
+                let (settings, file) = ConfigFile::open(path, loaded);
+                Ok((settings, Some(file)))
+            }
+        }
+    }
+}
 
 /// Runs a gateway until it is told to end.
 ///
 /// # Errors
 /// It could not be started.
-pub(crate) async fn gateway(settings: GatewaySettings) -> Result<ExitCode, CliError> {
+pub(crate) async fn gateway(origin: Origin<GatewaySettings>) -> Result<ExitCode, CliError> {
+    let mut signals = Signals::install()?;
+    let (settings, mut file) = origin.open(&mut signals)?;
     let GatewaySettings { mut config, request_log, log } = settings;
     // Before there are threads: this changes the environment, so that no child takes the sockets for its own.
     let inherited = env::listeners().and_then(Inherited::new).map_err(|cause| {
         CliError::failure("cannot use the sockets that were handed over").caused_by(&cause)
     })?;
-    let (process_log, _log) = logging::init(log)?;
+    let (process_log, level, _log) = logging::init(log)?;
     config.process_log = Some(process_log);
     let (writer, _request_log) = logging::request_log(&request_log)?.unzip();
     config.request_log = writer;
-    let mut signals = Signals::install()?;
     let workers = workers()?;
     let gateway =
         Gateway::start_on(config, inherited, &workers).await.map_err(|cause| gateway_failed(&cause))?;
@@ -39,31 +67,91 @@ pub(crate) async fn gateway(settings: GatewaySettings) -> Result<ExitCode, CliEr
     for addr in gateway.http_addrs() {
         info!(%addr, purpose = "http", "listening");
     }
-    let signal = signals.next().await;
+    started(file.as_ref(), gateway.config_health());
+    let signal = loop {
+        match next(&mut signals, file.as_mut()).await {
+            Next::End(signal) => break signal,
+            Next::Reload(file, why) => {
+                let taken = async |settings: GatewaySettings| {
+                    gateway.reload(&settings.config).map_err(|cause| gateway_failed(&cause))?;
+                    level.set(settings.log)
+                };
+                let health = gateway.config_health();
+                drop(Box::pin(file.reload(why, config::gateway::load, GATEWAY_KEYS, taken, health)).await);
+            }
+        }
+    };
     info!(signal = signal.name(), "draining; a second signal stops at once");
     Ok(ended(gateway.drain(), &mut signals).await)
+}
+
+/// Keys of a gateway's file that take effect without a restart, with everything below them.
+const GATEWAY_KEYS: &[&str] = &["access", "tcp.client_forwarding", "log.level"];
+
+/// Keys of an agent's file that take effect without a restart, with everything below them.
+const AGENT_KEYS: &[&str] = &["gateway", "token", "services", "forwards", "log.level"];
+
+/// What a role that runs has to do next.
+enum Next<'f> {
+    End(Signal),
+    Reload(&'f mut ConfigFile, &'static str),
+}
+
+/// Waits for the next thing to do. Cancel safe.
+async fn next<'f>(signals: &mut Signals, file: Option<&'f mut ConfigFile>) -> Next<'f> {
+    let Some(file) = file else { return Next::End(signals.next().await) };
+    let why = tokio::select! {
+        signal = signals.next_or_hangup() => match signal {
+            Some(signal) => return Next::End(signal),
+            None => "SIGHUP",
+        },
+        () = file.changed() => "the file has changed",
+    };
+    Next::Reload(file, why)
+}
+
+fn started(file: Option<&ConfigFile>, health: &ConfigHealth) {
+    health.started(file.map_or("", ConfigFile::hash), SystemTime::now());
 }
 
 /// Runs an agent until it is told to end.
 ///
 /// # Errors
 /// It could not be started.
-pub(crate) async fn agent(settings: AgentSettings) -> Result<ExitCode, CliError> {
-    let AgentSettings { mut config, log } = settings;
-    let (process_log, _log) = logging::init(log)?;
-    config.process_log = Some(process_log);
+pub(crate) async fn agent(origin: Origin<AgentSettings>) -> Result<ExitCode, CliError> {
     let mut signals = Signals::install()?;
+    let (settings, mut file) = origin.open(&mut signals)?;
+    let AgentSettings { mut config, log } = settings;
+    let (process_log, level, _log) = logging::init(log)?;
+    config.process_log = Some(process_log);
     let gateway = config.gateways.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let agent = Agent::start_over(config, &workers()?).await.map_err(|cause| agent_failed(&cause))?;
+    let agent =
+        Box::pin(Agent::start_over(config, &workers()?)).await.map_err(|cause| agent_failed(&cause))?;
     if let Some(addr) = agent.listen_addr() {
         info!(%addr, purpose = "metrics", "listening");
     }
     info!(%gateway, "connecting");
-    let signal = tokio::select! {
-        signal = signals.next() => signal,
-        refusal = agent.refused() => {
-            error!(%gateway, %refusal, "the gateway refuses this agent; still trying");
-            signals.next().await
+    started(file.as_ref(), agent.config_health());
+    let mut is_refused = false;
+    let signal = loop {
+        let next = tokio::select! {
+            next = next(&mut signals, file.as_mut()) => next,
+            refusal = agent.refused(), if !is_refused => {
+                error!(%gateway, %refusal, "the gateway refuses this agent; still trying");
+                is_refused = true;
+                continue;
+            }
+        };
+        match next {
+            Next::End(signal) => break signal,
+            Next::Reload(file, why) => {
+                let taken = async |settings: AgentSettings| {
+                    Box::pin(agent.reload(settings.config)).await.map_err(|cause| agent_failed(&cause))?;
+                    level.set(settings.log)
+                };
+                let health = agent.config_health();
+                drop(Box::pin(file.reload(why, config::agent::load, AGENT_KEYS, taken, health)).await);
+            }
         }
     };
     info!(signal = signal.name(), "draining; a second signal stops at once");
@@ -135,7 +223,6 @@ pub(crate) fn bind_advice(cause: &std::io::Error) -> String {
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
-    use crate::signals::Signal;
 
     #[tokio::test]
     async fn a_drain_ends_in_the_documented_exit_code() {

@@ -29,6 +29,12 @@ impl Signal {
     }
 }
 
+#[cfg(unix)]
+fn listen(kind: tokio::signal::unix::SignalKind) -> Result<tokio::signal::unix::Signal, CliError> {
+    tokio::signal::unix::signal(kind)
+        .map_err(|cause| CliError::failure("cannot listen for signals").caused_by(&cause))
+}
+
 /// Listens for both signals from the moment it is made.
 #[derive(Debug)]
 pub(crate) struct Signals {
@@ -36,24 +42,55 @@ pub(crate) struct Signals {
     interrupt: tokio::signal::unix::Signal,
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
+    /// Once somebody wants to hear of it.
+    #[cfg(unix)]
+    hangup: Option<tokio::signal::unix::Signal>,
 }
 
 impl Signals {
     /// Starts listening.
     #[cfg(unix)]
     pub(crate) fn install() -> Result<Self, CliError> {
-        use tokio::signal::unix::{SignalKind, signal};
+        use tokio::signal::unix::SignalKind;
 
-        let listen = |kind| {
-            signal(kind).map_err(|cause| CliError::failure("cannot listen for signals").caused_by(&cause))
-        };
-        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+        let (interrupt, terminate) = (SignalKind::interrupt(), SignalKind::terminate());
+        Ok(Self { interrupt: listen(interrupt)?, terminate: listen(terminate)?, hangup: None })
     }
 
-    /// Starts listening.
+    /// From now on SIGHUP asks for a reload instead of ending the process.
+    #[cfg(unix)]
+    pub(crate) fn take_hangups(&mut self) -> Result<(), CliError> {
+        self.hangup = Some(listen(tokio::signal::unix::SignalKind::hangup())?);
+        Ok(())
+    }
+
+    /// From now on SIGHUP asks for a reload; there is none on this system.
     #[cfg(not(unix))]
-    pub(crate) const fn install() -> Result<Self, CliError> {
-        Ok(Self {})
+    #[expect(clippy::unnecessary_wraps, reason = "there is a signal on other systems")]
+    pub(crate) const fn take_hangups(&mut self) -> Result<(), CliError> {
+        Ok(())
+    }
+
+    /// Waits for the next signal; `None` is a SIGHUP, if they are taken. Cancel safe.
+    #[cfg(unix)]
+    pub(crate) async fn next_or_hangup(&mut self) -> Option<Signal> {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => drop(hangup.recv().await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.interrupt.recv() => Some(Signal::Interrupt),
+            _ = self.terminate.recv() => Some(Signal::Terminate),
+            () = hangup => None,
+        }
+    }
+
+    /// Waits for the next signal; there is no SIGHUP on this system. Cancel safe.
+    #[cfg(not(unix))]
+    pub(crate) async fn next_or_hangup(&mut self) -> Option<Signal> {
+        Some(self.next().await)
     }
 
     /// Waits for the next signal. Cancel safe.

@@ -20,6 +20,7 @@ mod listener;
 pub mod observe;
 mod proxied;
 mod refusal;
+mod reload;
 mod router;
 mod server;
 mod sessions;

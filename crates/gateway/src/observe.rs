@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use ::http::{Request, StatusCode, Version, header};
 use adit_control::Subject;
 use adit_proto::reason::Reason;
+use adit_telemetry::config_health::ConfigHealth;
 use adit_telemetry::labels::{CodeLabel, Method};
 use adit_telemetry::logs::LineWriter;
 use adit_telemetry::metrics::Metrics;
@@ -112,6 +113,7 @@ struct Inner {
     takeovers: Counter,
     canaries: Canaries,
     auth_failures: Family<ByReason, Counter>,
+    config: ConfigHealth,
     /// Requests that reached no service.
     unrouted: ServiceCounters,
     /// Connections that were made for agents.
@@ -168,6 +170,7 @@ impl Observe {
             takeovers: Counter::default(),
             canaries: Canaries::new(),
             auth_failures: Family::default(),
+            config: ConfigHealth::default(),
             unrouted,
             forwarded,
         };
@@ -177,6 +180,11 @@ impl Observe {
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.inner.metrics
+    }
+
+    /// Told of every configuration that is read.
+    pub(crate) fn config(&self) -> &ConfigHealth {
+        &self.inner.config
     }
 
     /// A service's counters, with their series made once. Services under [`NO_SERVICE`] share theirs, or each of

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use adit_control::model::Model;
-use adit_control::{Local, Rules, Snapshots};
+use adit_control::{Rules, Snapshots};
 use adit_proto::handshake::ALPN;
 use adit_proto::reason::Reason;
+use adit_telemetry::config_health::ConfigHealth;
 use adit_tunnel::scope::Scope;
 use adit_tunnel::workers::Workers;
 use tokio::net::TcpListener;
@@ -25,10 +25,11 @@ use crate::http::Serving;
 use crate::inherited::Inherited;
 use crate::listener::{self, Face};
 use crate::observe::Observe;
+use crate::reload::Reloadable;
 use crate::sessions::Sessions;
 use crate::status;
 use crate::tcp::ports::Ports;
-use crate::tls::Identity;
+use crate::tls::{Identity, Served};
 
 /// How long a stream may wait in a pool for its next request.
 const MAX_IDLE_STREAM: Duration = Duration::from_secs(60);
@@ -75,6 +76,8 @@ pub struct Gateway {
     sessions: Arc<Sessions>,
     serving: Arc<Serving>,
     ports: Ports,
+    observe: Observe,
+    reloadable: Reloadable,
     /// Accept loops of public listeners.
     listeners: Scope,
     /// Public connections.
@@ -108,7 +111,7 @@ impl Gateway {
         reason = "a runtime is needed, and stores and certificates will be awaited"
     )]
     pub async fn start_on(
-        config: Config,
+        mut config: Config,
         inherited: Inherited,
         workers: &Workers,
     ) -> Result<Self, StartError> {
@@ -123,30 +126,27 @@ impl Gateway {
         refuse_strays(&inherited, config.tcp.as_ref())?;
 
         let revision = config.revision;
-        let observe = Observe::new(config.request_log, config.process_log, revision, workers);
+        let observe = Observe::new(config.request_log.take(), config.process_log.take(), revision, workers);
         let sessions =
             Sessions::new(observe.clone(), config.limits.max_sessions, config.limits.max_idle_streams);
-        let rules = Rules {
-            allow: config.allow,
-            trusted_proxies: config.trusted_proxies,
-            client_forwarding: config.client_forwarding,
-        };
-        let snapshots = Arc::new(Snapshots::new(rules.clone()));
-        snapshots.publish_all(&Model::default(), &Local { rules, tokens: config.tokens });
-        let tokens = snapshots.current().tokens().iter().map(NamedToken::new).collect();
+        let served = publics.iter().filter_map(|public| public.served.clone());
+        let served = served.chain([(config.control.listen, Arc::clone(&control_identity.served))]).collect();
+        let reloadable = Reloadable { snapshots: Arc::new(Snapshots::new(Rules::default())), served };
+        reloadable.replace_rules(&config);
+        let tokens = reloadable.snapshots.current().tokens().iter().map(NamedToken::new).collect();
         let (listeners, connections, flows, control, asking) =
             (Scope::new(), Scope::over(workers), Scope::over(workers), Scope::over(workers), Scope::new());
         let slots = Arc::new(Semaphore::new(config.limits.max_connections));
         let penalties = ControlPort::penalties(config.limits.max_auth_failures);
         let plane = Arc::new(DataPlane {
-            snapshots,
+            snapshots: Arc::clone(&reloadable.snapshots),
             sessions: Arc::clone(&sessions),
             observe: observe.clone(),
             limits: config.limits,
             via: name_in_via()?,
             scope: flows.clone(),
         });
-        let own = publics.iter().map(|(_, addr, _)| addr.port()).chain([control_addr.port()]).collect();
+        let own = publics.iter().map(|public| public.addr.port()).chain([control_addr.port()]).collect();
         let ports =
             Ports::new(config.tcp, own, inherited, Arc::clone(&slots), Arc::clone(&plane), listeners.clone());
         let serving = Arc::new(Serving::new(Arc::clone(&plane), connections.clone()));
@@ -155,7 +155,7 @@ impl Gateway {
             ports: ports.clone(),
             forwarding: Forwarding { plane, slots: Arc::clone(&slots) },
             mode: if publics.is_empty() { status::TCP } else { status::HTTP },
-            observe,
+            observe: observe.clone(),
             tokens,
             penalties,
             authority: control_identity.authority.clone(),
@@ -169,12 +169,10 @@ impl Gateway {
         });
         asking.spawn("control port", port.run(doors));
         asking.spawn("pool sweeper", sweep(Arc::clone(&sessions)));
-        let http_addrs = publics.iter().map(|(_, addr, _)| *addr).collect();
-        for (bound, _, face) in publics {
-            listeners.spawn(
-                "public listener",
-                listener::run(bound, face, Arc::clone(&slots), Arc::clone(&serving)),
-            );
+        let http_addrs = publics.iter().map(|public| public.addr).collect();
+        for Public { listener, face, .. } in publics {
+            let serving = listener::run(listener, face, Arc::clone(&slots), Arc::clone(&serving));
+            listeners.spawn("public listener", serving);
         }
         Ok(Self {
             control_addr,
@@ -183,6 +181,8 @@ impl Gateway {
             sessions,
             serving,
             ports,
+            observe,
+            reloadable,
             drain_timeout: config.drain_timeout,
             _abort: [&listeners, &connections, &flows, &control, &asking].map(Scope::cancel_on_drop),
             listeners,
@@ -191,6 +191,21 @@ impl Gateway {
             control,
             asking,
         })
+    }
+
+    /// Puts in force what of another configuration can change at run time: who may use the public listeners, which
+    /// proxies are believed, what agents may have forwarded, and certificates from files. Everything open goes on.
+    ///
+    /// # Errors
+    /// [`StartError::Tls`] when a certificate cannot be used, and nothing has changed.
+    pub fn reload(&self, config: &Config) -> Result<(), StartError> {
+        self.reloadable.replace(config)
+    }
+
+    /// To be told of every configuration that is read.
+    #[must_use]
+    pub fn config_health(&self) -> &ConfigHealth {
+        self.observe.config()
     }
 
     /// The control port's bound address.
@@ -289,16 +304,22 @@ fn bind_control(
     })
 }
 
-fn bind_public(
-    listener: &HttpListener,
-    inherited: &Inherited,
-) -> Result<(TcpListener, SocketAddr, Face), StartError> {
-    let tls = match &listener.tls {
-        Some(tls) => Some(TlsAcceptor::from(Identity::load(tls)?.public_config()?)),
-        None => None,
-    };
+/// A public listener that is bound.
+struct Public {
+    listener: TcpListener,
+    addr: SocketAddr,
+    face: Face,
+    /// The address that was configured, and what is served there, with TLS.
+    served: Option<(SocketAddr, Arc<Served>)>,
+}
+
+fn bind_public(listener: &HttpListener, inherited: &Inherited) -> Result<Public, StartError> {
+    let identity = listener.tls.as_ref().map(Identity::load).transpose()?;
+    let tls = identity.as_ref().map(Identity::public_config).transpose()?.map(TlsAcceptor::from);
+    let served = identity.map(|identity| (listener.listen, identity.served));
     let (bound, addr) = bind("public HTTP", listener.listen, inherited)?;
-    Ok((bound, addr, Face { tls, lb_proxy_protocol: listener.lb_proxy_protocol }))
+    let face = Face { tls, lb_proxy_protocol: listener.lb_proxy_protocol };
+    Ok(Public { listener: bound, addr, face, served })
 }
 
 /// A socket that was handed over for nothing is a mistake somewhere: its connections would wait in vain.

@@ -362,6 +362,7 @@ impl Sessions {
         let mut routes = self.routes.write();
         self.check(&agents, &mut routes, &arrival)?;
         let Arrival { hello, identity, remote, carrier, ports } = arrival;
+        let is_succession = hello.capabilities & capabilities::SUCCESSION != 0;
         let endpoints = hello.offers.iter().map(|offer| {
             let endpoint = Endpoint::new(session.clone(), offer, hello.instance, self.max_idle_streams);
             (self.service(&mut routes, &offer.service), Arc::new(endpoint))
@@ -395,8 +396,8 @@ impl Sessions {
         drop(agents);
         if let Some(old) = replaced {
             old.withdraw();
-            if old.session.is_leaving() {
-                // The agent came for a new one because the old one ends; what that still carries may finish.
+            if is_succession || old.session.is_leaving() {
+                // The agent came for a new one while the old one is in order; what that still carries may finish.
                 old.succeeded.cancel();
             } else {
                 self.observe.takeover();

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use adit_tunnel::tls::provider;
+use arc_swap::ArcSwap;
 use aws_lc_rs::hmac;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
@@ -13,7 +14,8 @@ use rcgen::{
 };
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::Ticketer;
-use rustls::server::NoServerSessionStorage;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -23,11 +25,27 @@ use crate::server::StartError;
 /// Names every certificate of `auto` is valid for.
 const LOCAL_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
+/// The certificate that a listener serves. Another one can take its place; connections that stand go on.
+#[derive(Debug)]
+pub(crate) struct Served(ArcSwap<CertifiedKey>);
+
+impl Served {
+    /// Serves another certificate from now on.
+    pub(crate) fn replace(&self, other: &Self) {
+        self.0.store(other.0.load_full());
+    }
+}
+
+impl ResolvesServerCert for Served {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}
+
 /// A server's certificate, ready to serve.
 #[derive(Debug)]
 pub(crate) struct Identity {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    pub(crate) served: Arc<Served>,
     /// Known to this gateway alone, and the same after a restart if the key is.
     pub(crate) secret: [u8; 32],
     /// PEM of the authority behind it, when it is our own.
@@ -56,7 +74,7 @@ impl Identity {
     /// A configuration for the control port: TLS 1.3 only.
     ///
     /// # Errors
-    /// When key and certificate do not belong together.
+    /// The system has no random numbers.
     pub(crate) fn control_config(&self, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, StartError> {
         let mut config = self.config(&[&rustls::version::TLS13], alpn)?;
         // Whoever comes back has a ticket, and the gateway keeps nothing for it. The key of the tickets is made at
@@ -70,7 +88,7 @@ impl Identity {
     /// A configuration for a public listener: TLS 1.2 and 1.3.
     ///
     /// # Errors
-    /// When key and certificate do not belong together.
+    /// None that is known.
     pub(crate) fn public_config(&self) -> Result<Arc<ServerConfig>, StartError> {
         self.config(rustls::ALL_VERSIONS, &[b"h2", b"http/1.1"]).map(Arc::new)
     }
@@ -80,13 +98,12 @@ impl Identity {
         versions: &[&'static rustls::SupportedProtocolVersion],
         alpn: &[&[u8]],
     ) -> Result<ServerConfig, StartError> {
-        let broken = || failed("the certificate and its key cannot be used".to_owned());
+        let broken = failed("TLS cannot be set up".to_owned());
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(versions)
-            .map_err(broken())?
+            .map_err(broken)?
             .with_no_client_auth()
-            .with_single_cert(self.chain.clone(), self.key.clone_key())
-            .map_err(broken())?;
+            .with_cert_resolver(Arc::<Served>::clone(&self.served));
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         Ok(config)
     }
@@ -104,7 +121,7 @@ fn from_files(cert: &Path, key: &Path) -> Result<Identity, StartError> {
     let key = PrivateKeyDer::from_pem_file(key)
         .map_err(failed(format!("cannot read the private key in {}", key.display())))?;
     let secret = secret_from(key.secret_der());
-    Ok(Identity { chain, key, secret, authority: None })
+    Ok(Identity { served: served(chain, key)?, secret, authority: None })
 }
 
 /// A leaf for `names`, signed by the authority in `directory`, which is made on the first start. The leaf is made
@@ -129,7 +146,17 @@ fn auto(names: &[String], directory: Option<&Path>) -> Result<Identity, StartErr
     let leaf = params.signed_by(&key, &issuer).map_err(broken())?;
     let key = PrivateKeyDer::try_from(key.serialize_der())
         .map_err(|text| failed("cannot make a key".to_owned())(io::Error::other(text)))?;
-    Ok(Identity { chain: vec![leaf.der().clone()], key, secret, authority: Some(authority_pem) })
+    Ok(Identity { served: served(vec![leaf.der().clone()], key)?, secret, authority: Some(authority_pem) })
+}
+
+/// Fails when key and certificate do not belong together.
+fn served(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<Arc<Served>, StartError> {
+    let certified = CertifiedKey::from_der(chain, key, &provider())
+        .map_err(failed("the certificate and its key cannot be used".to_owned()))?;
+    Ok(Arc::new(Served(ArcSwap::from_pointee(certified))))
 }
 
 fn secret_from(key: &[u8]) -> [u8; 32] {
@@ -206,7 +233,10 @@ mod tests {
         let first = Identity::load(&tls).unwrap();
         let second = Identity::load(&tls).unwrap();
         assert_eq!(first.authority, second.authority);
-        assert_ne!(first.chain, second.chain);
+        let leaf = |identity: &Identity| identity.served.0.load().cert[0].clone();
+        assert_ne!(leaf(&first), leaf(&second));
+        first.served.replace(&second.served);
+        assert_eq!(leaf(&first), leaf(&second));
         assert_eq!(first.secret, second.secret);
         assert_ne!(
             first.secret,

@@ -38,6 +38,8 @@ pub mod capabilities {
     pub const DIALING: u64 = 1 << 6;
     /// In a hello: the agent reads notices. In a welcome: there are some.
     pub const NOTICES: u64 = 1 << 7;
+    /// In a hello: the session with the same instance that stands is in order, and finishes what it carries.
+    pub const SUCCESSION: u64 = 1 << 8;
 }
 
 /// One service an agent offers.

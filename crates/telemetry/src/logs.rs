@@ -19,7 +19,7 @@ use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 
-pub use self::events::{InitError, LogFormat, init};
+pub use self::events::{FilterHandle, InitError, LogFormat, init};
 use self::rotated::RotatedFile;
 use crate::metrics::Metrics;
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use crate::commands::check;
 use crate::config::agent::load;
 use crate::error::CliError;
-use crate::role;
+use crate::role::{self, Origin};
 
 /// Flags of `adit agent`.
 #[derive(Debug, clap::Args)]
@@ -26,7 +26,10 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> Result<ExitCode, CliError> {
     match (args.verb, args.file) {
         (Some(check::Verb::Check(args)), _) => check::run(&args, load(&args.file)),
-        (None, Some(file)) => role::agent(load(&file)?.config).await,
+        (None, Some(file)) => {
+            let loaded = load(&file)?;
+            role::agent(Origin::File(file, loaded)).await
+        }
         (None, None) => Err(CliError::usage("no configuration file").next("name it with -f agent.yaml")),
     }
 }

@@ -350,8 +350,7 @@ fn http(reader: &mut Reader<'_>, root: &Fields<'_>) -> Vec<HttpListener> {
         if root.has(TCP.name) {
             return Vec::new();
         }
-        let default =
-            (ADDRESS.parse)(&super::values::Context { directory: Path::new("") }, HTTP_DEFAULT).ok();
+        let default = (ADDRESS.parse)(&super::values::Context::new(Path::new("")), HTTP_DEFAULT).ok();
         reader.setting(format!("{}[0].listen", HTTP.name), HTTP_DEFAULT.to_owned(), true);
         return default
             .map(|listen| HttpListener { listen, tls: None, lb_proxy_protocol: false })

@@ -1,6 +1,6 @@
 //! Nodes into values. Mistakes are collected, never returned one by one; every value is noted as it is used.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::problem::{Position, Problem, nearest};
 use super::tree::{Entry, Node, Value};
@@ -138,7 +138,7 @@ pub(crate) struct Reader<'f> {
 impl<'f> Reader<'f> {
     /// A reader for a file; relative paths in it start at the directory.
     pub(crate) const fn new(file: &'f str, directory: &'f Path) -> Self {
-        Self { file, context: Context { directory }, problems: Vec::new(), settings: Vec::new() }
+        Self { file, context: Context::new(directory), problems: Vec::new(), settings: Vec::new() }
     }
 
     /// Notes a problem.
@@ -151,10 +151,10 @@ impl<'f> Reader<'f> {
         self.settings.push(Setting { path, value, is_default });
     }
 
-    /// Everything found, problems in the order of the file.
-    pub(crate) fn finish(mut self) -> (Vec<Problem>, Vec<Setting>) {
+    /// Everything found, problems in the order of the file, and the files that were looked into.
+    pub(crate) fn finish(mut self) -> (Vec<Problem>, Vec<Setting>, Vec<PathBuf>) {
         self.problems.sort_by_key(|problem| problem.at);
-        (self.problems, self.settings)
+        (self.problems, self.settings, self.context.files.into_inner())
     }
 
     /// A node that must be a map with these keys.

@@ -1,5 +1,6 @@
 //! How each kind of value is written: read, and shown back.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -20,6 +21,15 @@ use adit_telemetry::secret::Secret;
 pub(crate) struct Context<'f> {
     /// Where relative paths start.
     pub(crate) directory: &'f Path,
+    /// Files that were looked into: the configuration changes when they do.
+    pub(crate) files: RefCell<Vec<PathBuf>>,
+}
+
+impl<'f> Context<'f> {
+    /// Nothing was looked into yet.
+    pub(crate) const fn new(directory: &'f Path) -> Self {
+        Self { directory, files: RefCell::new(Vec::new()) }
+    }
 }
 
 /// Why a value is refused.
@@ -212,6 +222,7 @@ pub(crate) const FILE: Kind<PathBuf> = Kind {
     form: "the path of a file",
     parse: |context, text| {
         let path = absolute(context, text)?;
+        context.files.borrow_mut().push(path.clone());
         match std::fs::File::open(&path).and_then(|file| file.metadata()) {
             Ok(about) if about.is_file() => Ok(path),
             Ok(_) => Err(Bad::because(format!("{} is not a file", path.display()))),
@@ -360,6 +371,7 @@ pub(crate) const SECRET: Kind<SecretValue> = Kind {
     parse: |context, text| {
         let (secret, source) = if let Some(path) = text.strip_prefix("file:") {
             let path = absolute(context, path)?;
+            context.files.borrow_mut().push(path.clone());
             (token::read_file(&path, "file"), format!("file:{}", path.display()))
         } else if let Some(name) = text.strip_prefix("env:") {
             (token::read_env(name, "variable"), text.to_owned())

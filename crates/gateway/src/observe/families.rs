@@ -136,6 +136,7 @@ pub(super) fn register(
     add!("adit_canary_failures_total", inner.canaries.failures);
     add!("adit_canary_last_success_timestamp_seconds", inner.canaries.last_success);
     add!("adit_auth_failures_total", inner.auth_failures);
+    inner.config.register(metrics);
     process::register(metrics);
     process::register_build_info(metrics, env!("CARGO_PKG_VERSION"), revision);
     runtime::register(metrics, workers.runtimes());

@@ -13,6 +13,7 @@ use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 use super::LineWriter;
@@ -28,8 +29,34 @@ use crate::timestamp::Timestamp;
 /// # Errors
 ///
 /// When `filter` is not understood, or when this process has a log already.
-pub fn init(format: LogFormat, filter: &str, writer: LineWriter, color: bool) -> Result<(), InitError> {
-    subscriber(format, filter, writer, color)?.try_init().map_err(InitError::Installed)
+pub fn init(
+    format: LogFormat,
+    filter: &str,
+    writer: LineWriter,
+    color: bool,
+) -> Result<FilterHandle, InitError> {
+    let (subscriber, handle) = subscriber(format, filter, writer, color)?;
+    subscriber.try_init().map_err(InitError::Installed)?;
+    Ok(handle)
+}
+
+/// Changes how much of what happens is logged.
+pub struct FilterHandle(Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>);
+
+impl fmt::Debug for FilterHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FilterHandle")
+    }
+}
+
+impl FilterHandle {
+    /// Puts another filter in the place of the one in force.
+    ///
+    /// # Errors
+    /// When it is not understood, or there is no log any more.
+    pub fn set(&self, filter: &str) -> Result<(), InitError> {
+        (self.0)(parse_filter(filter)?).map_err(InitError::Gone)
+    }
 }
 
 /// How an event is written.
@@ -57,6 +84,9 @@ pub enum InitError {
         /// What the parser says.
         source: ParseError,
     },
+    /// The log whose filter was to be changed is gone.
+    #[error("this process has no log any more")]
+    Gone(#[source] reload::Error),
     /// Another log was installed before.
     #[error("this process has a log already")]
     Installed(#[source] TryInitError),
@@ -67,15 +97,23 @@ fn subscriber(
     filter: &str,
     writer: LineWriter,
     color: bool,
-) -> Result<Box<dyn Subscriber + Send + Sync>, InitError> {
+) -> Result<(Box<dyn Subscriber + Send + Sync>, FilterHandle), InitError> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(parse_filter(filter)?)
         .with_timer(Utc)
         .with_ansi(color)
         .with_writer(Lines { writer, format });
+    // The handle's type holds that of everything it is a part of.
+    macro_rules! finish {
+        ($builder:expr) => {{
+            let builder = $builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            (Box::new(builder.finish()), FilterHandle(Box::new(move |filter| handle.reload(filter))))
+        }};
+    }
     Ok(match format {
-        LogFormat::Text => Box::new(builder.fmt_fields(debug_fn(write_field).delimited(" ")).finish()),
-        LogFormat::Json => Box::new(builder.json().flatten_event(true).with_span_list(false).finish()),
+        LogFormat::Text => finish!(builder.fmt_fields(debug_fn(write_field).delimited(" "))),
+        LogFormat::Json => finish!(builder.json().flatten_event(true).with_span_list(false)),
     })
 }
 
@@ -158,7 +196,7 @@ mod tests {
     fn logged(format: LogFormat, filter: &str, color: bool, events: impl FnOnce()) -> String {
         let memory = Memory::default();
         let (writer, guard) = LineWriter::new(Box::new(memory.clone()), 1 << 20).unwrap();
-        let subscriber = subscriber(format, filter, writer, color).unwrap();
+        let (subscriber, _handle) = subscriber(format, filter, writer, color).unwrap();
         tracing::subscriber::with_default(subscriber, events);
         drop(guard);
         memory.text()

@@ -1,0 +1,205 @@
+//! When a configuration file is to be read again: its content has changed, SIGHUP came, or somebody asked.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use adit_telemetry::config_health::ConfigHealth;
+use aws_lc_rs::digest::{Context, SHA256};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::Notify;
+
+use crate::config::Loaded;
+use crate::config::reader::Setting;
+use crate::error::CliError;
+
+/// A file that is written in several steps is looked at when it has been left alone for so long.
+const QUIET: Duration = Duration::from_millis(200);
+/// Looks at files that are changed without pause this long after the first change all the same.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often files are looked at where nothing tells of changes: network and overlay file systems.
+const POLL: Duration = Duration::from_secs(30);
+
+/// The configuration file of a role that runs.
+#[derive(Debug)]
+pub(crate) struct ConfigFile {
+    path: PathBuf,
+    watch: FileWatch,
+    /// What is in force.
+    settings: Vec<Setting>,
+    hash: String,
+}
+
+impl ConfigFile {
+    /// Watches a file that was read, and gives what it says.
+    pub(crate) fn open<T>(path: PathBuf, loaded: Loaded<T>) -> (T, Self) {
+        let Loaded { config, settings, files, hash } = loaded;
+        (config, Self { path, watch: FileWatch::start(files), settings, hash })
+    }
+
+    /// The hash of the file in force.
+    pub(crate) fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// Waits until the file, or one that it names, holds something else. Cancel safe.
+    pub(crate) async fn changed(&mut self) {
+        self.watch.changed().await;
+    }
+
+    /// Reads the file again and has it taken. What is wrong with it, or whoever cannot take it, leaves the one before
+    /// in force; the log and the metrics say so.
+    ///
+    /// `live` are the keys that can be taken without a restart; the log names others that have changed.
+    ///
+    /// # Errors
+    /// What the log says.
+    pub(crate) async fn reload<T>(
+        &mut self,
+        why: &'static str,
+        load: fn(&Path) -> Result<Loaded<T>, CliError>,
+        live: &[&str],
+        take: impl AsyncFnOnce(T) -> Result<(), CliError>,
+        health: &ConfigHealth,
+    ) -> Result<(), CliError> {
+        let (file, now) = (self.path.display(), SystemTime::now());
+        let refused = |error: &CliError| {
+            health.refused();
+            tracing::error!(%file, why, "the configuration was not taken, the one before stays in force: {error}");
+        };
+        let Loaded { config, settings, files, hash } = load(&self.path).inspect_err(refused)?;
+        take(config).await.inspect_err(refused)?;
+        let waiting = changed(&self.settings, &settings, live);
+        if !waiting.is_empty() {
+            let keys = waiting.join(", ");
+            tracing::warn!(%file, keys, "these keys have changed and take effect only after a restart");
+        }
+        health.reloaded(&hash, now);
+        tracing::info!(%file, why, hash, "the configuration was read again and is in force");
+        self.watch.replace(files);
+        (self.settings, self.hash) = (settings, hash);
+        Ok(())
+    }
+}
+
+/// Keys whose values differ, except those that are live, with everything below them.
+fn changed(old: &[Setting], new: &[Setting], live: &[&str]) -> Vec<String> {
+    let is_live = |path: &str| {
+        live.iter().any(|key| {
+            path.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        })
+    };
+    let missing_in = |one: &[Setting], other: &Setting| {
+        !one.iter().any(|setting| setting.path == other.path && setting.value == other.value)
+    };
+    let gone = old.iter().filter(|setting| missing_in(new, setting));
+    let come = new.iter().filter(|setting| missing_in(old, setting));
+    let mut paths: Vec<String> = gone.chain(come).map(|setting| setting.path.clone()).collect();
+    paths.retain(|path| !is_live(path));
+    paths.sort();
+    paths.dedup();
+    paths
+}
+
+/// Watches the content of files.
+///
+/// Directories are watched, not files: editors and Kubernetes put a new file, or a new symbolic link on the way to
+/// it, in the place of the old one, and a watch on the file itself would stay with the old one.
+#[derive(Debug)]
+pub(crate) struct FileWatch {
+    files: Vec<PathBuf>,
+    seen: Digest,
+    touched: Arc<Notify>,
+    watcher: Option<RecommendedWatcher>,
+    directories: Vec<PathBuf>,
+}
+
+type Digest = [u8; 32];
+
+impl FileWatch {
+    /// Watches these files; what they hold now is not news.
+    pub(crate) fn start(files: Vec<PathBuf>) -> Self {
+        let touched = Arc::<Notify>::default();
+        let teller = Arc::clone(&touched);
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            if event.is_ok_and(|event| !event.kind.is_access()) {
+                teller.notify_one();
+            }
+        });
+        let watcher = watcher
+            .inspect_err(|error| {
+                tracing::warn!(%error, every = ?POLL, "the system does not tell of changed files; looking again and again");
+            })
+            .ok();
+        let mut watch =
+            Self { files: Vec::new(), seen: Digest::default(), touched, watcher, directories: Vec::new() };
+        watch.replace(files);
+        watch
+    }
+
+    /// Watches these files from now on; what they hold now is not news.
+    pub(crate) fn replace(&mut self, files: Vec<PathBuf>) {
+        self.seen = digest(&files);
+        self.files = files;
+        let wanted: Vec<PathBuf> = self.files.iter().flat_map(|file| directories(file)).collect();
+        let Some(watcher) = &mut self.watcher else { return };
+        for gone in self.directories.extract_if(.., |directory| !wanted.contains(directory)) {
+            drop(watcher.unwatch(&gone));
+        }
+        for directory in wanted {
+            if !self.directories.contains(&directory)
+                && watcher.watch(&directory, RecursiveMode::NonRecursive).is_ok()
+            {
+                self.directories.push(directory);
+            }
+        }
+    }
+
+    /// Waits until the files hold something else than when it was asked last. Cancel safe: a change is told again.
+    pub(crate) async fn changed(&mut self) {
+        loop {
+            // Whether told or not: it is the content that counts.
+            drop(tokio::time::timeout(POLL, self.touched.notified()).await);
+            let calm = async { while tokio::time::timeout(QUIET, self.touched.notified()).await.is_ok() {} };
+            drop(tokio::time::timeout(PATIENCE, calm).await);
+            let now = digest(&self.files);
+            if now != self.seen {
+                self.seen = now;
+                return;
+            }
+        }
+    }
+}
+
+/// Where a change of this file shows: the directory that names it, and those of the links on the way to it.
+fn directories(file: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut next = Some(file.to_owned());
+    // As many links as the kernel follows.
+    for _link in 0..40 {
+        let Some(path) = next else { break };
+        let directory = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        next = std::fs::read_link(&path).ok().map(|target| directory.join(target));
+        if !found.contains(&directory) {
+            found.push(directory);
+        }
+    }
+    found
+}
+
+/// What the files hold. One that cannot be read counts as one that holds nothing, and is news when it can be again.
+fn digest(files: &[PathBuf]) -> Digest {
+    let mut context = Context::new(&SHA256);
+    for file in files {
+        let content = std::fs::read(file).unwrap_or_default();
+        context.update(&content.len().to_be_bytes());
+        context.update(&content);
+    }
+    context.finish().as_ref().first_chunk().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

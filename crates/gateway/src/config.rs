@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use adit_control::model::SecretText;
@@ -22,6 +22,8 @@ pub struct Config {
     pub tcp: Option<TcpServices>,
     /// Who may open a session or read the control port; at least one.
     pub tokens: Vec<LocalToken>,
+    /// What is kept between runs, and how identities come to their certificates.
+    pub state: State,
     /// Addresses that may use the public listeners. Empty: everyone.
     pub allow: Vec<IpNet>,
     /// Proxies in front of the gateway whose `X-Forwarded-*`, `Forwarded` and PROXY headers are believed. Empty: none.
@@ -38,6 +40,45 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// The commit this was built from, for status and metrics.
     pub revision: &'static str,
+}
+
+impl Config {
+    /// Where the authority is kept: with the rest of the state, else where the control port's certificate has it.
+    pub(crate) fn authority_directory(&self) -> Option<&Path> {
+        self.state.directory.as_deref().or(match &self.control.tls {
+            Tls::Auto { directory, .. } => directory.as_deref(),
+            Tls::Files { .. } => None,
+        })
+    }
+}
+
+/// What is kept between runs, and how identities come to their certificates.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// Where it is kept. `None`: resources are gone with the process; the authority is where the control port's
+    /// automatic certificate has it.
+    pub directory: Option<PathBuf>,
+    /// The trust domain of identities; `None`: one made from the root.
+    pub trust_domain: Option<String>,
+    /// `https://host:port` of the control port, as those who enroll reach it. The first stands in tokens as their
+    /// issuer. Empty: made from the names of the control port's certificate.
+    pub advertise: Vec<String>,
+    /// How long certificates of identities live.
+    pub identity_life: Duration,
+    /// How long an enrollment may take unless its request says otherwise.
+    pub enrollment_life: Duration,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            directory: None,
+            trust_domain: None,
+            advertise: Vec::new(),
+            identity_life: adit_control::authority::IDENTITY_LIFE,
+            enrollment_life: adit_control::enrollment::ENROLLMENT_LIFE,
+        }
+    }
 }
 
 /// The control port.

@@ -8,8 +8,10 @@
 
 mod balancer;
 mod canary;
+mod certificates;
 pub mod config;
 mod control_port;
+pub mod enrolling;
 mod flow;
 mod forward;
 mod forwarding;

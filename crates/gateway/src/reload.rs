@@ -27,8 +27,8 @@ impl Reloadable {
     pub(crate) fn replace(&self, config: &Config) -> Result<(), StartError> {
         let mut certificates = Vec::new();
         for (addr, served) in &self.served {
-            if let Some(tls @ Tls::Files { .. }) = tls_at(config, *addr) {
-                certificates.push((served, Identity::load(tls)?.served));
+            if let Some(Tls::Files { cert, key }) = tls_at(config, *addr) {
+                certificates.push((served, Identity::from_files(cert, key)?.served));
             }
         }
         for (served, new) in certificates {

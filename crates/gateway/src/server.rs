@@ -16,9 +16,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::DropGuard;
 
 use crate::Config;
+use crate::certificates;
 use crate::config::{Control, HttpListener, TcpServices};
 use crate::control_port::quic::Door;
 use crate::control_port::{ControlPort, Doors, NamedToken};
+use crate::enrolling::Enrolling;
 use crate::flow::DataPlane;
 use crate::forwarding::Forwarding;
 use crate::http::Serving;
@@ -29,7 +31,7 @@ use crate::reload::Reloadable;
 use crate::sessions::Sessions;
 use crate::status;
 use crate::tcp::ports::Ports;
-use crate::tls::{Identity, Served};
+use crate::tls::{Authorities, Identity, Served};
 
 /// How long a stream may wait in a pool for its next request.
 const MAX_IDLE_STREAM: Duration = Duration::from_secs(60);
@@ -73,6 +75,7 @@ pub struct Gateway {
     control_addr: SocketAddr,
     http_addrs: Vec<SocketAddr>,
     authority: Option<String>,
+    enrolling: Arc<Enrolling>,
     sessions: Arc<Sessions>,
     serving: Arc<Serving>,
     ports: Ports,
@@ -116,23 +119,21 @@ impl Gateway {
         workers: &Workers,
     ) -> Result<Self, StartError> {
         // Everything that can fail comes first.
-        let control_identity = Identity::load(&config.control.tls)?;
+        let mut authorities = Authorities::new(config.state.trust_domain.clone());
+        let control_identity = Identity::load(&config.control.tls, &mut authorities)?;
+        let authority = authorities.open(config.authority_directory())?;
         let (doors, control_addr) = bind_control(&config.control, &control_identity, &inherited)?;
-        let publics = config
-            .http
-            .iter()
-            .map(|listener| bind_public(listener, &inherited))
-            .collect::<Result<Vec<_>, _>>()?;
+        let bind = |listener| bind_public(listener, &inherited, &mut authorities);
+        let publics = config.http.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         refuse_strays(&inherited, config.tcp.as_ref())?;
+        let enrolling =
+            Arc::new(Enrolling::new(authority, &control_identity, &config.state, control_addr.port()));
 
         let revision = config.revision;
         let observe = Observe::new(config.request_log.take(), config.process_log.take(), revision, workers);
         let sessions =
             Sessions::new(observe.clone(), config.limits.max_sessions, config.limits.max_idle_streams);
-        let served = publics.iter().filter_map(|public| public.served.clone());
-        let served = served.chain([(config.control.listen, Arc::clone(&control_identity.served))]).collect();
-        let reloadable = Reloadable { snapshots: Arc::new(Snapshots::new(Rules::default())), served };
-        reloadable.replace_rules(&config);
+        let reloadable = reloadable(&config, &control_identity, &publics);
         let tokens = reloadable.snapshots.current().tokens().iter().map(NamedToken::new).collect();
         let (listeners, connections, flows, control, asking) =
             (Scope::new(), Scope::over(workers), Scope::over(workers), Scope::over(workers), Scope::new());
@@ -170,14 +171,19 @@ impl Gateway {
         asking.spawn("control port", port.run(doors));
         asking.spawn("pool sweeper", sweep(Arc::clone(&sessions)));
         let http_addrs = publics.iter().map(|public| public.addr).collect();
-        for Public { listener, face, .. } in publics {
+        let authority_pem = control_identity.authority.clone();
+        let mut identities = vec![control_identity];
+        for Public { listener, face, identity, .. } in publics {
             let serving = listener::run(listener, face, Arc::clone(&slots), Arc::clone(&serving));
             listeners.spawn("public listener", serving);
+            identities.extend(identity);
         }
+        asking.spawn("certificates", certificates::keep(authorities.all(), identities));
         Ok(Self {
             control_addr,
             http_addrs,
-            authority: control_identity.authority,
+            authority: authority_pem,
+            enrolling,
             sessions,
             serving,
             ports,
@@ -224,6 +230,12 @@ impl Gateway {
     #[must_use]
     pub fn authority(&self) -> Option<&str> {
         self.authority.as_deref()
+    }
+
+    /// How identities of this gateway come to certificates.
+    #[must_use]
+    pub const fn enrolling(&self) -> &Arc<Enrolling> {
+        &self.enrolling
     }
 
     /// Agents connected now.
@@ -309,17 +321,38 @@ struct Public {
     listener: TcpListener,
     addr: SocketAddr,
     face: Face,
-    /// The address that was configured, and what is served there, with TLS.
-    served: Option<(SocketAddr, Arc<Served>)>,
+    /// The address that was configured.
+    configured: SocketAddr,
+    /// What is served there, with TLS.
+    identity: Option<Identity>,
 }
 
-fn bind_public(listener: &HttpListener, inherited: &Inherited) -> Result<Public, StartError> {
-    let identity = listener.tls.as_ref().map(Identity::load).transpose()?;
+impl Public {
+    fn served(&self) -> Option<(SocketAddr, Arc<Served>)> {
+        Some((self.configured, Arc::clone(&self.identity.as_ref()?.served)))
+    }
+}
+
+/// What a reload replaces, in force as the configuration says now.
+fn reloadable(config: &Config, control: &Identity, publics: &[Public]) -> Reloadable {
+    let served = publics.iter().filter_map(Public::served);
+    let served = served.chain([(config.control.listen, Arc::clone(&control.served))]).collect();
+    let reloadable = Reloadable { snapshots: Arc::new(Snapshots::new(Rules::default())), served };
+    reloadable.replace_rules(config);
+    reloadable
+}
+
+fn bind_public(
+    listener: &HttpListener,
+    inherited: &Inherited,
+    authorities: &mut Authorities,
+) -> Result<Public, StartError> {
+    let configured = listener.listen;
+    let identity = listener.tls.as_ref().map(|tls| Identity::load(tls, authorities)).transpose()?;
     let tls = identity.as_ref().map(Identity::public_config).transpose()?.map(TlsAcceptor::from);
-    let served = identity.map(|identity| (listener.listen, identity.served));
     let (bound, addr) = bind("public HTTP", listener.listen, inherited)?;
     let face = Face { tls, lb_proxy_protocol: listener.lb_proxy_protocol };
-    Ok(Public { listener: bound, addr, face, served })
+    Ok(Public { listener: bound, addr, face, configured, identity })
 }
 
 /// A socket that was handed over for nothing is a mistake somewhere: its connections would wait in vain.

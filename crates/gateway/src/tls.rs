@@ -1,17 +1,15 @@
 //! Certificates: from files, or from an authority of the gateway's own.
 
-use std::fs;
-use std::io::{self, Write as _};
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use adit_control::authority::{Authority, fingerprint};
+use adit_control::model::Timestamp;
 use adit_tunnel::tls::provider;
 use arc_swap::ArcSwap;
 use aws_lc_rs::hmac;
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose,
-};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
@@ -22,14 +20,16 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use crate::config::Tls;
 use crate::server::StartError;
 
-/// Names every certificate of `auto` is valid for.
-const LOCAL_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
-
 /// The certificate that a listener serves. Another one can take its place; connections that stand go on.
 #[derive(Debug)]
 pub(crate) struct Served(ArcSwap<CertifiedKey>);
 
 impl Served {
+    /// SHA-256 of the last certificate of the chain: what those who enroll pin.
+    pub(crate) fn pin(&self) -> String {
+        self.0.load().cert.last().map(|last| fingerprint(last)).unwrap_or_default()
+    }
+
     /// Serves another certificate from now on.
     pub(crate) fn replace(&self, other: &Self) {
         self.0.store(other.0.load_full());
@@ -50,6 +50,60 @@ pub(crate) struct Identity {
     pub(crate) secret: [u8; 32],
     /// PEM of the authority behind it, when it is our own.
     pub(crate) authority: Option<String>,
+    /// What it was made from, so that it can be made again.
+    made: Option<Made>,
+}
+
+/// A certificate that is made here, and has to be made again before it ends.
+#[derive(Debug)]
+struct Made {
+    authority: Arc<Authority>,
+    names: Vec<String>,
+    /// By when there should be another.
+    due: Timestamp,
+}
+
+/// The authorities of a gateway: one for each directory, and one in memory.
+#[derive(Debug, Default)]
+pub(crate) struct Authorities {
+    trust_domain: Option<String>,
+    opened: BTreeMap<Option<PathBuf>, Arc<Authority>>,
+}
+
+impl Authorities {
+    pub(crate) fn new(trust_domain: Option<String>) -> Self {
+        Self { trust_domain, opened: BTreeMap::new() }
+    }
+
+    /// The authority that is kept in a directory.
+    ///
+    /// # Errors
+    /// [`StartError::Tls`] says which file, and what to do.
+    pub(crate) fn open(&mut self, directory: Option<&Path>) -> Result<Arc<Authority>, StartError> {
+        if let Some(opened) = self.opened.get(&directory.map(Path::to_owned)) {
+            return Ok(Arc::clone(opened));
+        }
+        let domain = self.trust_domain.as_deref();
+        let opened = match directory {
+            Some(directory) => Authority::open(directory, domain, now()),
+            None => Authority::in_memory(domain, now()),
+        };
+        let opened = Arc::new(opened.map_err(failed("the gateway's authority cannot be used".to_owned()))?);
+        self.opened.insert(directory.map(Path::to_owned), Arc::clone(&opened));
+        Ok(opened)
+    }
+}
+
+impl Authorities {
+    /// All that were opened.
+    pub(crate) fn all(&self) -> Vec<Arc<Authority>> {
+        self.opened.values().cloned().collect()
+    }
+}
+
+/// Seconds since 1970 (UTC).
+pub(crate) fn now() -> Timestamp {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn failed<E>(what: String) -> impl FnOnce(E) -> StartError
@@ -64,11 +118,51 @@ impl Identity {
     ///
     /// # Errors
     /// [`StartError::Tls`] names the file.
-    pub(crate) fn load(tls: &Tls) -> Result<Self, StartError> {
+    pub(crate) fn load(tls: &Tls, authorities: &mut Authorities) -> Result<Self, StartError> {
         match tls {
-            Tls::Files { cert, key } => from_files(cert, key),
-            Tls::Auto { names, directory } => auto(names, directory.as_deref()),
+            Tls::Files { cert, key } => Self::from_files(cert, key),
+            Tls::Auto { names, directory } => auto(names, authorities.open(directory.as_deref())?),
         }
+    }
+
+    /// Loads one from PEM files.
+    ///
+    /// # Errors
+    /// [`StartError::Tls`] names the file.
+    pub(crate) fn from_files(cert: &Path, key: &Path) -> Result<Self, StartError> {
+        let chain = CertificateDer::pem_file_iter(cert)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(failed(format!("cannot read the certificate in {}", cert.display())))?;
+        if chain.is_empty() {
+            return Err(failed(format!("{} holds no certificate; it must be PEM", cert.display()))(
+                io::Error::from(io::ErrorKind::InvalidData),
+            ));
+        }
+        let key = PrivateKeyDer::from_pem_file(key)
+            .map_err(failed(format!("cannot read the private key in {}", key.display())))?;
+        let secret = secret_from(key.secret_der());
+        let certified = certified(chain, key)?;
+        let served = Arc::new(Served(ArcSwap::from_pointee(certified)));
+        Ok(Self { served, secret, authority: None, made: None })
+    }
+
+    /// The names it was made for; none for one from files.
+    pub(crate) fn names(&self) -> &[String] {
+        self.made.as_ref().map_or(&[], |made| &made.names)
+    }
+
+    /// Makes it again when it is time, or when something else signs now. One from files stays.
+    ///
+    /// # Errors
+    /// [`StartError::Tls`]; then it stays as it is.
+    pub(crate) fn refresh(&mut self, signer_changed: bool, now: Timestamp) -> Result<bool, StartError> {
+        let Some(made) = self.made.as_mut().filter(|made| signer_changed || made.due <= now) else {
+            return Ok(false);
+        };
+        let (certified, due) = leaf(&made.authority, &made.names, now)?;
+        made.due = due;
+        self.served.0.store(Arc::new(certified));
+        Ok(true)
     }
 
     /// A configuration for the control port: TLS 1.3 only.
@@ -109,145 +203,69 @@ impl Identity {
     }
 }
 
-fn from_files(cert: &Path, key: &Path) -> Result<Identity, StartError> {
-    let chain = CertificateDer::pem_file_iter(cert)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(failed(format!("cannot read the certificate in {}", cert.display())))?;
-    if chain.is_empty() {
-        return Err(failed(format!("{} holds no certificate; it must be PEM", cert.display()))(
-            io::Error::from(io::ErrorKind::InvalidData),
-        ));
-    }
-    let key = PrivateKeyDer::from_pem_file(key)
-        .map_err(failed(format!("cannot read the private key in {}", key.display())))?;
-    let secret = secret_from(key.secret_der());
-    Ok(Identity { served: served(chain, key)?, secret, authority: None })
-}
-
-/// A leaf for `names`, signed by the authority in `directory`, which is made on the first start. The leaf is made
-/// anew at each start; whoever has the authority's certificate need not notice.
-fn auto(names: &[String], directory: Option<&Path>) -> Result<Identity, StartError> {
-    let broken = || failed("cannot make a certificate".to_owned());
-    let (authority_pem, authority_key) = match directory {
-        Some(directory) => kept_authority(directory)?,
-        None => new_authority().map_err(broken())?,
-    };
-    let secret = secret_from(&authority_key.serialize_der());
-    let issuer = Issuer::new(authority_params().map_err(broken())?, authority_key);
-    let mut all: Vec<String> = names.to_vec();
-    all.extend(LOCAL_NAMES.iter().map(ToString::to_string).filter(|name| !names.contains(name)));
-    let mut params = CertificateParams::new(all)
-        .map_err(failed(format!("`{}` cannot be put into a certificate", names.join(", "))))?;
-    params.distinguished_name = named(names.first().map_or("localhost", String::as_str));
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.use_authority_key_identifier_extension = true;
-    let key = KeyPair::generate().map_err(broken())?;
-    let leaf = params.signed_by(&key, &issuer).map_err(broken())?;
-    let key = PrivateKeyDer::try_from(key.serialize_der())
-        .map_err(|text| failed("cannot make a key".to_owned())(io::Error::other(text)))?;
-    Ok(Identity { served: served(vec![leaf.der().clone()], key)?, secret, authority: Some(authority_pem) })
-}
-
-/// Fails when key and certificate do not belong together.
-fn served(
+fn certified(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
-) -> Result<Arc<Served>, StartError> {
-    let certified = CertifiedKey::from_der(chain, key, &provider())
-        .map_err(failed("the certificate and its key cannot be used".to_owned()))?;
-    Ok(Arc::new(Served(ArcSwap::from_pointee(certified))))
+) -> Result<CertifiedKey, StartError> {
+    CertifiedKey::from_der(chain, key, &provider())
+        .map_err(failed("the certificate and its key cannot be used".to_owned()))
 }
+
+/// A leaf for `names`, signed by the gateway's own authority. It is made anew at each start; whoever has the
+/// authority's certificate need not notice.
+fn auto(names: &[String], authority: Arc<Authority>) -> Result<Identity, StartError> {
+    let (certified, due) = leaf(&authority, names, now())?;
+    Ok(Identity {
+        served: Arc::new(Served(ArcSwap::from_pointee(certified))),
+        secret: authority.secret(SECRET),
+        authority: Some(authority.roots_pem().to_owned()),
+        made: Some(Made { authority, names: names.to_vec(), due }),
+    })
+}
+
+fn leaf(
+    authority: &Authority,
+    names: &[String],
+    now: Timestamp,
+) -> Result<(CertifiedKey, Timestamp), StartError> {
+    let made = authority.server_leaf(names, now).map_err(failed("cannot make a certificate".to_owned()))?;
+    // At two thirds of its life.
+    let due = now + made.not_after.saturating_sub(now) / 3 * 2;
+    Ok((certified(made.chain, made.key)?, due))
+}
+
+/// What the secret of a gateway is for.
+const SECRET: &[u8] = b"adit gateway secret";
 
 fn secret_from(key: &[u8]) -> [u8; 32] {
     let key = hmac::Key::new(hmac::HMAC_SHA256, key);
-    let tag = hmac::sign(&key, b"adit gateway secret");
-    tag.as_ref().first_chunk().copied().unwrap_or_default()
-}
-
-fn named(common_name: &str) -> DistinguishedName {
-    let mut name = DistinguishedName::new();
-    name.push(DnType::CommonName, common_name);
-    name
-}
-
-/// The same for every start, so that a kept key makes the same issuer.
-fn authority_params() -> Result<CertificateParams, rcgen::Error> {
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.distinguished_name = named("Adit gateway authority");
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    Ok(params)
-}
-
-fn new_authority() -> Result<(String, KeyPair), rcgen::Error> {
-    let key = KeyPair::generate()?;
-    Ok((authority_params()?.self_signed(&key)?.pem(), key))
-}
-
-fn kept_authority(directory: &Path) -> Result<(String, KeyPair), StartError> {
-    let (cert_path, key_path) = (directory.join("ca.crt"), directory.join("ca.key"));
-    let cannot = |what: &str, path: &Path| failed(format!("cannot {what} {}", path.display()));
-    if key_path.exists() {
-        let pem = fs::read_to_string(&key_path).map_err(cannot("read", &key_path))?;
-        let key = KeyPair::from_pem(&pem)
-            .map_err(failed(format!("cannot use the key in {}", key_path.display())))?;
-        let cert = fs::read_to_string(&cert_path).map_err(cannot("read", &cert_path))?;
-        return Ok((cert, key));
-    }
-    let (cert, key) = new_authority().map_err(failed("cannot make an authority".to_owned()))?;
-    fs::create_dir_all(directory).map_err(cannot("create", directory))?;
-    write_private(&cert_path, &cert).map_err(cannot("write", &cert_path))?;
-    // The key comes last: with it, the pair is complete.
-    write_private(&key_path, &key.serialize_pem()).map_err(cannot("write", &key_path))?;
-    Ok((cert, key))
-}
-
-/// Writes a file that only its owner can read, whole or not at all.
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    let temporary = path.with_extension(format!("tmp{}", std::process::id()));
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let result = options.open(&temporary).and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    });
-    if result.is_err() {
-        drop(fs::remove_file(&temporary));
-    }
-    result
+    hmac::sign(&key, SECRET).as_ref().first_chunk().copied().unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
+    fn load(tls: &Tls) -> Result<Identity, StartError> {
+        Identity::load(tls, &mut Authorities::default())
+    }
+
     #[test]
-    fn an_authority_survives_a_restart_and_its_key_is_private() {
+    fn a_kept_authority_signs_another_leaf_at_each_start() {
         let directory = tempfile::tempdir().unwrap();
         let state = directory.path().join("state");
-        let tls = Tls::Auto { names: vec!["gw.example".into()], directory: Some(state.clone()) };
-        let first = Identity::load(&tls).unwrap();
-        let second = Identity::load(&tls).unwrap();
+        let tls = Tls::Auto { names: vec!["gw.example".into()], directory: Some(state) };
+        let (first, second) = (load(&tls).unwrap(), load(&tls).unwrap());
         assert_eq!(first.authority, second.authority);
         let leaf = |identity: &Identity| identity.served.0.load().cert[0].clone();
+        assert_eq!(first.served.pin(), second.served.pin());
         assert_ne!(leaf(&first), leaf(&second));
         first.served.replace(&second.served);
         assert_eq!(leaf(&first), leaf(&second));
         assert_eq!(first.secret, second.secret);
-        assert_ne!(
-            first.secret,
-            Identity::load(&Tls::Auto { names: Vec::new(), directory: None }).unwrap().secret
-        );
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            let mode = fs::metadata(state.join("ca.key")).unwrap().permissions().mode();
-            assert_eq!(mode & 0o777, 0o600);
-        }
+        assert_ne!(first.secret, load(&Tls::Auto { names: Vec::new(), directory: None }).unwrap().secret);
         assert!(
             !first.control_config(&[b"x"]).unwrap().session_storage.can_cache(),
             "tickets keep themselves"
@@ -256,15 +274,31 @@ mod tests {
     }
 
     #[test]
+    fn a_leaf_is_made_again_at_two_thirds_of_its_life_or_when_something_else_signs() {
+        let mut identity = load(&Tls::Auto { names: Vec::new(), directory: None }).unwrap();
+        let (served, now) = (Arc::clone(&identity.served), now());
+        let shown = || served.0.load().cert[0].clone();
+        let first = shown();
+        assert!(!identity.refresh(false, now).unwrap());
+        assert_eq!(shown(), first);
+        assert!(identity.refresh(true, now).unwrap());
+        let second = shown();
+        assert_ne!(second, first);
+        assert!(!identity.refresh(false, now + 200 * 24 * 3600).unwrap());
+        assert!(identity.refresh(false, now + 300 * 24 * 3600).unwrap());
+        assert_ne!(shown(), second);
+    }
+
+    #[test]
     fn missing_and_wrong_files_are_named() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("nothing.pem");
         let tls = |cert: &Path| Tls::Files { cert: cert.to_owned(), key: path.clone() };
-        let error = Identity::load(&tls(&path)).unwrap_err();
+        let error = load(&tls(&path)).unwrap_err();
         assert!(error.to_string().contains("nothing.pem"), "{error}");
         let empty = directory.path().join("empty.pem");
         fs::write(&empty, "not pem").unwrap();
-        let error = Identity::load(&tls(&empty)).unwrap_err();
+        let error = load(&tls(&empty)).unwrap_err();
         assert!(error.to_string().contains("empty.pem"), "{error}");
     }
 }

@@ -270,6 +270,7 @@ impl World {
                 HttpListener { listen: any_port(), tls: Some(auto_tls()), lb_proxy_protocol: false },
             ],
             tokens: vec![local_token(TOKEN_NAME, TOKEN)],
+            state: adit_gateway::config::State::default(),
             allow: Vec::new(),
             trusted_proxies: Vec::new(),
             client_forwarding: false,

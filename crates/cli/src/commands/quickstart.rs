@@ -143,6 +143,7 @@ async fn start_gateway(token: LocalToken, directory: &Path) -> Result<Gateway, C
         },
         http: vec![HttpListener { listen: http, tls: None, lb_proxy_protocol: false }],
         tokens: vec![token.clone()],
+        state: adit_gateway::config::State::default(),
         allow: Vec::new(),
         trusted_proxies: Vec::new(),
         client_forwarding: false,

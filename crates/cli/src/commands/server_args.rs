@@ -206,6 +206,7 @@ impl ServerArgs {
                 http: carried.http,
                 tcp: carried.tcp,
                 tokens: vec![token],
+                state: adit_gateway::config::State::default(),
                 allow: self.allow_ips.clone(),
                 trusted_proxies: self.trusted_proxy.clone(),
                 client_forwarding: carried.client_forwarding,

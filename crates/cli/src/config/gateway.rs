@@ -323,6 +323,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<GatewaySettin
             http,
             tcp,
             tokens,
+            state: adit_gateway::config::State::default(),
             allow,
             trusted_proxies,
             client_forwarding: client_forwarding.unwrap_or(false),

@@ -34,6 +34,7 @@ pub(super) struct Root {
 /// Reads what is there and makes what is missing.
 pub(super) fn open(directory: &Path, now: Timestamp) -> Result<(Root, Issuing), AuthorityError> {
     create(directory)?;
+    let _alone = lock(directory);
     let root = open_root(directory, now)?;
     let Some(certificate) = root.certificates.first().cloned() else {
         return Err(broken(directory.join(ROOT.certificate), "it holds no certificate; it must be PEM"));
@@ -57,6 +58,7 @@ pub(super) fn renew(
     issuing: &Issuing,
     now: Timestamp,
 ) -> Result<Option<Issuing>, AuthorityError> {
+    let _alone = lock(directory);
     let root = open_root(directory, now)?;
     let Some(root_key) = &root.key else {
         return Ok(None);
@@ -175,6 +177,13 @@ fn create(directory: &Path) -> Result<(), AuthorityError> {
         path: directory.to_owned(),
         source,
     })
+}
+
+/// Two gateways that start at once in one directory make one authority, not two halves. Where directories cannot be
+/// locked, that is left to whoever starts them.
+fn lock(directory: &Path) -> Option<fs::File> {
+    let file = fs::File::open(directory).ok()?;
+    file.lock().is_ok().then_some(file)
 }
 
 fn read(path: &Path) -> Result<Option<String>, AuthorityError> {

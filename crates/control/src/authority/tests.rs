@@ -1,3 +1,5 @@
+//! The authority: what it makes, whom it recognises, and what it does with files that are missing.
+
 use std::fs;
 
 use rcgen::{CertificateParams, DnType, IsCa, KeyPair, SanType};
@@ -244,6 +246,20 @@ fn writing_that_was_interrupted_anywhere_is_finished_at_the_next_start() {
         let again = Authority::open(directory.path(), None, NOW).unwrap();
         assert_eq!(again.roots(), authority.roots());
     }
+}
+
+#[test]
+fn gateways_that_start_at_once_in_one_directory_make_one_authority() {
+    let directory = tempfile::tempdir().unwrap();
+    let all: Vec<Authority> = std::thread::scope(|scope| {
+        let started: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| Authority::open(directory.path(), None, NOW).unwrap())).collect();
+        started.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(
+        all.iter()
+            .all(|one| one.roots() == all[0].roots() && one.issuing().key_id == all[0].issuing().key_id)
+    );
 }
 
 #[test]

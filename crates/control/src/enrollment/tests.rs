@@ -1,3 +1,5 @@
+//! Enrollment tokens: what is accepted, and every way to be refused.
+
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
 use jsonwebtoken::{EncodingKey, encode};

@@ -1,3 +1,5 @@
+//! Identity files, and exchanging a certificate that is in use.
+
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use rustls::client::ResolvesClientCert as _;
 use rustls::client::danger::ServerCertVerifier as _;

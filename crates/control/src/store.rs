@@ -137,7 +137,7 @@ pub struct LeaseId(pub u64);
 pub struct Committed {
     /// The transaction.
     pub revision: Revision,
-    /// What it did to the keys that are watched; never empty.
+    /// What it did to the keys that are watched, in the order of its writes; never empty.
     pub events: Vec<Event>,
 }
 

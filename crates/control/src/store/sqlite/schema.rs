@@ -25,13 +25,15 @@ pub(super) fn open(path: &Path) -> Result<Connection, Failure> {
     let failed = |error: io::Error| files::unavailable("open", path, error);
     refuse_foreign(path).map_err(Failure::from)?;
     files::private().truncate(false).open(path).map_err(failed)?;
-    for suffix in ["", "-wal", "-shm"] {
-        files::make_private(&files::beside(path, suffix)).map_err(failed)?;
-    }
     if let Some(directory) = path.parent() {
         files::sync_directory(directory).map_err(failed)?;
     }
     let mut database = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    // What is not ours is left as it is, so this comes before anything that changes the file.
+    version(&database, path)?;
+    for suffix in ["", "-wal", "-shm"] {
+        files::make_private(&files::beside(path, suffix)).map_err(failed)?;
+    }
     database.pragma_update(None, "journal_mode", "wal")?;
     // Acknowledged is on the disk, and what was deleted is not in it any more.
     database.pragma_update(None, "synchronous", "full")?;

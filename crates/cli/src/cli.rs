@@ -40,6 +40,37 @@ enum Command {
     Fileserver(commands::fileserver::Args),
     /// Ask a gateway who is connected.
     Status(commands::status::Args),
+    /// Identities: who there is, by certificate.
+    #[command(subcommand, visible_alias = "identities", arg_required_else_help = true)]
+    Identity(commands::resources::IdentityVerb),
+    /// Services: what can be offered and reached.
+    #[command(subcommand, visible_alias = "services", arg_required_else_help = true)]
+    Service(commands::resources::ServiceVerb),
+    /// Configs of services: host.v1 and intercept.v1.
+    #[command(subcommand, visible_alias = "configs", arg_required_else_help = true)]
+    Config(commands::resources::ConfigVerb),
+    /// Policies: who may reach (Dial) or offer (Bind) which services.
+    #[command(subcommand, visible_alias = "service-policies", arg_required_else_help = true)]
+    ServicePolicy(commands::resources::PolicyVerb),
+    /// Routes: hosts and ports of the gateway that lead to services.
+    #[command(subcommand, visible_alias = "routes", arg_required_else_help = true)]
+    Route(commands::resources::RouteVerb),
+    /// Tokens: shared secrets with limits of their own.
+    #[command(subcommand, visible_alias = "tokens", arg_required_else_help = true)]
+    Token(commands::resources::TokenVerb),
+    /// All of these in the forms that people know from OpenZiti.
+    #[command(subcommand, arg_required_else_help = true)]
+    Edge(commands::edge::Verb),
+    /// Remember a gateway, and as whom it is asked.
+    Login(commands::login::Login),
+    /// Forget a gateway.
+    Logout(commands::login::Logout),
+    /// Choose among the gateways logged in to, or list them.
+    Use(commands::login::Use),
+    /// Ask the gateway who it takes you for.
+    Whoami(commands::login::Whoami),
+    /// Print what a shell needs to complete commands and live names.
+    Completion(commands::completion::Args),
     /// Try it all on this machine: a gateway, an agent and a service in one process.
     Quickstart(commands::quickstart::Args),
     /// Print the version.
@@ -59,6 +90,18 @@ impl Cli {
             Command::Tcp(args) => Box::pin(commands::tcp::run(args)).await,
             Command::Fileserver(args) => Box::pin(commands::fileserver::run(args)).await,
             Command::Status(args) => Box::pin(commands::status::run(args)).await,
+            Command::Identity(verb) => Box::pin(verb.run()).await,
+            Command::Service(verb) => Box::pin(verb.run()).await,
+            Command::Config(verb) => Box::pin(verb.run()).await,
+            Command::ServicePolicy(verb) => Box::pin(verb.run()).await,
+            Command::Route(verb) => Box::pin(verb.run()).await,
+            Command::Token(verb) => Box::pin(verb.run()).await,
+            Command::Edge(verb) => Box::pin(verb.run()).await,
+            Command::Login(args) => Box::pin(commands::login::login(args)).await,
+            Command::Logout(args) => commands::login::logout(args),
+            Command::Use(args) => commands::login::choose(&args),
+            Command::Whoami(args) => Box::pin(commands::login::whoami(args)).await,
+            Command::Completion(args) => commands::completion::run(&args),
             Command::Quickstart(args) => Box::pin(commands::quickstart::run(args)).await,
             Command::Version(args) => Ok(commands::version::run(&args)),
             Command::Reference(args) => commands::reference::run(&args),
@@ -123,5 +166,102 @@ mod tests {
         ] {
             assert_eq!(Cli::try_parse_from(line.split(' ')).unwrap_err().exit_code(), 2, "{line}");
         }
+    }
+
+    #[test]
+    fn lines_of_scripts_for_openziti_parse_as_they_are_written() {
+        let intercept = r#"{"protocols":["tcp"],"addresses":["local.prometheus.svc"],"portRanges":[{"low":80, "high":80}], "dialOptions": {"identity":"local.prometheus.id"}}"#;
+        let lines: &[&[&str]] = &[
+            &["create", "identity", "user", "dev.client", "-a", "prometheus-clients,reflectz-clients"],
+            &["create", "identity", "user", "local.prometheus.id", "-o", "/tmp/x.jwt", "-a", "a,b"],
+            &["create", "identity", "service", "x", "-a", "a", "-a", "b", "-A", "-P", "default"],
+            &["create", "identity", "x", "--role-attributes", "a", "--jwt-output-file", "x.jwt"],
+            &["create", "config", "local.prometheus.svc-intercept.v1", "intercept.v1", intercept],
+            &["create", "config", "c", "host.v1", "-f", "c.json"],
+            &["create", "service", "local.prometheus.svc", "--configs", "local.prometheus.svc-intercept.v1"],
+            &[
+                "create",
+                "service",
+                "s",
+                "-a",
+                "x",
+                "-c",
+                "c,d",
+                "-e",
+                "ON",
+                "--terminator-strategy",
+                "smartrouting",
+            ],
+            &[
+                "create",
+                "service-policy",
+                "local.prometheus.svc.dial",
+                "Dial",
+                "--service-roles",
+                "@local.prometheus.svc",
+                "--identity-roles",
+                "#prometheus-clients",
+            ],
+            &[
+                "create",
+                "service-policy",
+                "local.prometheus.svc.bind",
+                "Bind",
+                "--service-roles",
+                "@local.prometheus.svc",
+                "--identity-roles",
+                "@local.prometheus.id",
+                "--semantic",
+                "AllOf",
+            ],
+            &["update", "identity", "x", "-a", ""],
+            &["update", "service-policy", "p", "--identity-roles", "#all"],
+            &["list", "identities", "name contains \"x\" limit none"],
+            &["list", "service-policies", "-j"],
+            &["list", "services"],
+            &["show", "identity", "x"],
+            &["delete", "identity", "x", "y"],
+            &["delete", "services", "where", "name contains \"x\""],
+            &["login", "https://gateway:8123", "-u", "admin", "-p", "secret", "-y"],
+            &["login", "gateway", "--ca", "ca.pem", "--token-file", "t"],
+            &["logout"],
+            &["use", "gateway:8123"],
+        ];
+        for line in lines {
+            let line = ["adit", "edge"].iter().chain(line.iter());
+            Cli::try_parse_from(line.clone())
+                .unwrap_or_else(|error| panic!("{:?}: {error}", line.collect::<Vec<_>>()));
+        }
+    }
+
+    #[test]
+    fn short_forms_parse() {
+        for line in [
+            "adit identity create dev.client -a a,b -o x.jwt --ttl 30m --output json",
+            "adit identity enroll-token dev.client -o x.jwt",
+            "adit identity revoke dev.client --serial 5f",
+            "adit identities list attribute=x -o yaml",
+            "adit service update web --configs a,b -q",
+            "adit config create c host.v1 {}",
+            "adit service-policy create p Dial --service-roles @a --service-roles #b --identity-roles #all",
+            "adit route create r --host a.example --host *.b.example --port 5432 --service s",
+            "adit token create t --hosts a.example --ports 1-2,3 --services s -o t.token",
+            "adit token update t --no-limits",
+            "adit token rotate t --window 24h",
+            "adit token revoke t",
+            "adit service delete web --force --url wss://h:1 --token-file t --ca ca.pem",
+            "adit service list --gateway h:1 --identity-file me.json --auto-tls=false",
+            "adit login wss://h:8123 --token-env T --name here",
+            "adit completion bash",
+        ] {
+            Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+        for line in
+            ["adit identity create a b c", "adit config create c host.v1", "adit config create c ssh.v1 {}"]
+        {
+            assert_eq!(Cli::try_parse_from(line.split(' ')).unwrap_err().exit_code(), 2, "{line}");
+        }
+        let mistyped = Cli::try_parse_from(["adit", "identty"]).unwrap_err().to_string();
+        assert!(mistyped.contains("'identity'"), "{mistyped}");
     }
 }

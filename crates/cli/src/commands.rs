@@ -3,13 +3,17 @@
 pub(crate) mod agent;
 pub(crate) mod check;
 pub(crate) mod client_args;
+pub(crate) mod completion;
+pub(crate) mod edge;
 pub(crate) mod fileserver;
 pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod http_client;
 pub(crate) mod http_server;
+pub(crate) mod login;
 pub(crate) mod quickstart;
 pub(crate) mod reference;
+pub(crate) mod resources;
 pub(crate) mod server_args;
 pub(crate) mod status;
 pub(crate) mod tcp;

@@ -3,6 +3,7 @@
 //! Reading order: [`cli`] (the commands), [`commands`] (one verb each), [`config`] (files into the types the
 //! program uses), [`role`] (a running gateway or agent, signals and exit codes), [`output`] (all printing).
 
+mod access;
 mod cli;
 mod commands;
 mod config;
@@ -10,11 +11,15 @@ mod control_client;
 mod duration;
 mod egress;
 mod error;
+mod filter;
 mod flags;
 mod generate;
+mod interface;
 mod logging;
+mod logins;
 mod nofile;
 mod output;
+mod private_file;
 mod reference;
 mod reload;
 mod role;
@@ -24,12 +29,18 @@ mod tcp_upstreams;
 mod token;
 mod upstreams;
 mod version;
+mod yaml;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    match commands::completion::answer() {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(message) => return output::usage(&message),
+    }
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(message) => return output::usage(&message),

@@ -57,6 +57,25 @@ pub(crate) fn of_gateway(secret: &Secret) -> Result<LocalToken, CliError> {
 }
 
 impl TokenArgs {
+    /// Whether any of the flags is there.
+    pub(crate) const fn is_given(&self) -> bool {
+        self.token.is_some()
+            || self.token_file.is_some()
+            || self.token_env.is_some()
+            || self.token_from.is_some()
+    }
+
+    /// The same with a token from another flag of the command line.
+    ///
+    /// # Errors
+    /// There is one already.
+    pub(crate) fn with(self, token: Secret) -> Result<Self, CliError> {
+        if self.is_given() {
+            return Err(CliError::usage("-p and a token are both given").next("keep one of them"));
+        }
+        Ok(Self { token: Some(token), ..self })
+    }
+
     /// Which one flag gives the token. Warns of flags that work but should be changed.
     ///
     /// # Errors
@@ -160,6 +179,11 @@ impl Source {
 }
 
 impl Token {
+    /// One that was kept somewhere; `source` says where, for messages.
+    pub(crate) const fn kept(secret: Secret, source: String) -> Self {
+        Self { secret, source }
+    }
+
     /// As gateway and agent take it.
     pub(crate) fn key(&self) -> TokenKey {
         TokenKey::new(self.secret.expose().as_bytes())

@@ -10,12 +10,12 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::control_client;
+use crate::control_client::{self, Target};
 use crate::duration::in_words;
 use crate::egress::EgressArgs;
 use crate::error::CliError;
 use crate::flags::go_bool;
-use crate::output::{self, table};
+use crate::output::{self, printable, table};
 use crate::token::TokenArgs;
 use crate::version::{SHA, VERSION};
 
@@ -107,7 +107,9 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, CliError> {
     if args.output != Format::Json {
         output::line(format_args!("Querying server status. Version {VERSION} - {SHA}"));
     }
-    let body = control_client::get(&url, &egress, &verify, &token, "/status").await?;
+    let target =
+        Target { url: url.clone(), egress, verify, credential: control_client::Credential::Token(token) };
+    let body = control_client::get(target, "/status").await?;
     let garbled = |cause: serde_json::Error| {
         CliError::failure(format!("{url} answered something that is not a status")).caused_by(&cause).next(
             "check that the URL names a gateway's control port, and compare `adit version` on both sides",
@@ -165,11 +167,6 @@ fn text(status: &Status, format: Format, now: OffsetDateTime) -> String {
     }
     text.push_str(&table(&titles, &rows));
     text
-}
-
-/// Agents choose some of this text; a terminal must not obey it.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 fn since(moment: &str, now: OffsetDateTime) -> String {

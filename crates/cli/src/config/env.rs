@@ -26,6 +26,20 @@ pub(crate) fn state_directory() -> Option<PathBuf> {
         .or_else(|| directory("HOME").map(|home| home.join(".local/state/adit")))
 }
 
+/// Where a user's own settings are kept. `None` when there is no such place.
+pub(crate) fn config_directory() -> Option<PathBuf> {
+    var("ADIT_CONFIG_DIR")
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from)
+        .or_else(|| directory("XDG_CONFIG_HOME").map(|home| home.join("adit")))
+        .or_else(|| directory("HOME").map(|home| home.join(".config/adit")))
+}
+
+/// An environment variable that is set to something.
+pub(crate) fn set(name: &str) -> Option<String> {
+    var(name).filter(|value| !value.is_empty())
+}
+
 /// The proxy for encrypted connections, with the name of the variable. `HTTPS_PROXY` before `ALL_PROXY`, either case;
 /// an empty variable is one that is not set.
 pub(crate) fn proxy() -> Option<(&'static str, Secret)> {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use adit_agent::config::{GatewayUrl, UrlError, Verify};
 use adit_telemetry::secret::Secret;
+use adit_tunnel::identity::LiveIdentity;
 use clap::Args;
 
 use crate::config::env;
@@ -161,6 +162,10 @@ impl AccessArgs {
                 let logins = Logins::load()?;
                 let login = match &self.gateway {
                     Some(name) => logins.named(name)?,
+                    // An identity file knows where it was made.
+                    None if logins.current().is_none() && given.as_ref().is_some_and(Login::is_identity) => {
+                        return self.at_home(given.unwrap_or_default());
+                    }
                     None => logins.current().ok_or_else(|| {
                         CliError::usage("nothing says which gateway")
                             .because("nobody is logged in")
@@ -171,6 +176,17 @@ impl AccessArgs {
                 self.trust.target(url, given.as_ref().unwrap_or(login))
             }
         }
+    }
+
+    /// The gateway that an identity was enrolled with.
+    fn at_home(&self, login: Login) -> Result<Target, CliError> {
+        let (credential, verify) = login.credential()?;
+        let api = match &credential {
+            Credential::Certificate(identity) => identity.file().api().to_owned(),
+            Credential::Token(_) => String::new(),
+        };
+        let url = gateway_url("the identity's gateway", &api)?;
+        Ok(Target { url, egress: self.trust.egress.egress()?, verify, credential })
     }
 
     /// The gateway's interface, not asked anything yet.
@@ -188,6 +204,14 @@ impl Login {
     /// # Errors
     /// What it names cannot be read.
     pub(crate) fn credential(&self) -> Result<(Credential, Verify), CliError> {
-        Ok((Credential::Token(self.token()?), self.verify()))
+        let Some(file) = self.identity_file() else {
+            return Ok((Credential::Token(self.token()?), self.verify()));
+        };
+        let identity = LiveIdentity::open(file).map_err(|cause| {
+            CliError::usage(format!("the identity {} cannot be used", file.display()))
+                .caused_by(&cause)
+                .next("name the file that adit enroll wrote")
+        })?;
+        Ok((Credential::Certificate(identity), Verify::System))
     }
 }

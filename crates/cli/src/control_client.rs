@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_agent::config::{GatewayUrl, Verify};
+use adit_tunnel::identity::LiveIdentity;
 use adit_tunnel::proof::{Exporter, Prover, TokenKey};
 use adit_tunnel::proxy::Egress;
 use adit_tunnel::tls::{self, Trust};
@@ -55,6 +56,18 @@ pub(crate) struct Target {
 pub(crate) enum Credential {
     /// By a token.
     Token(Token),
+    /// By a certificate; the identity also says by which authorities the gateway is known.
+    Certificate(Arc<LiveIdentity>),
+}
+
+impl Credential {
+    /// What it is, for messages.
+    fn whose(&self) -> String {
+        match self {
+            Self::Token(token) => format!("the token from {}", token.source()),
+            Self::Certificate(identity) => format!("the certificate of {}", identity.file().leaf().name),
+        }
+    }
 }
 
 /// What is asked.
@@ -228,7 +241,7 @@ impl Client {
         path: &str,
         exporter: &Exporter,
     ) -> Result<Option<HeaderValue>, CliError> {
-        let Credential::Token(token) = &self.target.credential;
+        let Credential::Token(token) = &self.target.credential else { return Ok(None) };
         let text = if self.target.verify == Verify::TokenProof {
             let path = path.split('?').next().unwrap_or(path);
             let said = format!("{method} {path}");
@@ -246,11 +259,10 @@ impl Client {
     /// What an answer means to a caller who expected to be let in.
     fn judge(&self, answer: &Answer) -> Result<(), CliError> {
         let url = &self.target.url;
-        let Credential::Token(token) = &self.target.credential;
         match answer.status {
             StatusCode::OK => Ok(()),
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-                Err(CliError::failure(format!("{url} refuses the token from {}", token.source()))
+                Err(CliError::failure(format!("{url} refuses {}", self.target.credential.whose()))
                     .because(format!("it answered {status}"))
                     .next("use a token that the gateway was started with, or that it issued for this"))
             }
@@ -361,7 +373,7 @@ impl Connection {
 }
 
 async fn connect(target: &Target) -> Result<TlsStream<TcpStream>, CliError> {
-    let Target { url, egress, verify, credential: _ } = target;
+    let Target { url, egress, verify, credential } = target;
     let proxy = egress.proxy_for(&url.host, url.port);
     let route = Route { host: &url.host, port: url.port, address: None, proxy };
     let tcp = route.connect().await.map_err(|cause| {
@@ -376,16 +388,24 @@ async fn connect(target: &Target) -> Result<TlsStream<TcpStream>, CliError> {
     let name = ServerName::try_from(url.host.clone())
         .map_err(|cause| CliError::usage(format!("{url} names no host")).caused_by(&cause))?;
     TlsConnector::from(client_config(target)?).connect(name, tcp).await.map_err(|cause| {
-        CliError::failure(format!("no TLS session with {url}")).caused_by(&cause).next(match verify {
+        let next = match verify {
+            _ if matches!(credential, Credential::Certificate(_)) => {
+                "check that the URL names the control port of the gateway that the identity was enrolled with"
+            }
             Verify::TokenProof => "check that the URL names a control port (8123 by default), not a public one",
             Verify::System | Verify::Ca(_) => {
                 "check the certificate's name and authority (--ca FILE), or use --auto-tls if the gateway makes its own"
             }
-        })
+        };
+        CliError::failure(format!("no TLS session with {url}")).caused_by(&cause).next(next)
     })
 }
 
 fn client_config(target: &Target) -> Result<Arc<ClientConfig>, CliError> {
+    if let Credential::Certificate(identity) = &target.credential {
+        return tls::session_client_with(identity, &[b"http/1.1"])
+            .map_err(|cause| CliError::failure("cannot prepare TLS").caused_by(&cause));
+    }
     let trust = match &target.verify {
         Verify::TokenProof => Trust::Anyone,
         Verify::System => Trust::System,

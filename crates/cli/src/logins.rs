@@ -96,6 +96,11 @@ impl Login {
         }
     }
 
+    /// Whether it is with an identity file.
+    pub(crate) const fn is_identity(&self) -> bool {
+        self.identity_file.is_some()
+    }
+
     /// The identity file, when it is one.
     pub(crate) fn identity_file(&self) -> Option<&Path> {
         self.identity_file.as_deref()

@@ -27,6 +27,7 @@ mod proxies;
 mod quic;
 mod quickstart;
 mod readiness;
+mod reload;
 mod soak;
 mod tcp;
 mod walkthrough;

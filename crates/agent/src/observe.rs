@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use adit_proto::reason::Reason;
-use adit_telemetry::config_health::ConfigHealth;
 use adit_telemetry::families::{Described, family, help};
 use adit_telemetry::logs::{LineWriter, register_log_metrics};
 use adit_telemetry::metrics::Metrics;
+use adit_telemetry::reloads::Reloads;
 use adit_telemetry::{process, runtime};
 use adit_tunnel::relay::Meter;
 use adit_tunnel::workers::Workers;
@@ -142,7 +142,7 @@ pub(crate) struct Observe {
     streams_ended: Family<ByEnd, Counter>,
     bytes: Family<ByDirection, Counter>,
     /// Told of every configuration that is read.
-    pub(crate) config: ConfigHealth,
+    pub(crate) config: Reloads,
 }
 
 impl Observe {
@@ -162,7 +162,7 @@ impl Observe {
             streams: Family::default(),
             streams_ended: Family::default(),
             bytes: Family::default(),
-            config: ConfigHealth::default(),
+            config: Reloads::default(),
         };
         let metrics = &observe.metrics;
         macro_rules! add {

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use adit_proto::names::InstanceId;
 use adit_proto::reason::Reason;
-use adit_telemetry::config_health::ConfigHealth;
+use adit_telemetry::reloads::{Answer, Reloads};
 use adit_tunnel::scope::Scope;
 use adit_tunnel::workers::Workers;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use http::{Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
@@ -160,7 +161,7 @@ impl Agent {
 
     /// To be told of every configuration that is read.
     #[must_use]
-    pub const fn config_health(&self) -> &ConfigHealth {
+    pub const fn reloads(&self) -> &Reloads {
         &self.lasting.observe.config
     }
 
@@ -217,16 +218,20 @@ impl Agent {
 #[expect(clippy::infinite_loop, reason = "ends with its scope")]
 async fn serve_metrics(listener: TcpListener, observe: Observe, board: Board, scope: Scope) {
     loop {
-        let Ok((tcp, _)) = listener.accept().await else {
+        let Ok((tcp, peer)) = listener.accept().await else {
             // Out of file descriptors, most likely; accepting again at once would only spin.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
         let (observe, board) = (observe.clone(), board.clone());
         scope.spawn("metrics connection", async move {
-            let service = service_fn(|request| {
-                let response = answer(&request, &observe, &board);
-                async move { Ok::<_, Infallible>(response) }
+            let service = service_fn(async |request: Request<Incoming>| {
+                let response = if request.uri().path() == RELOAD {
+                    reload(request.method(), peer, &observe.config).await
+                } else {
+                    answer(&request, &observe, &board)
+                };
+                Ok::<_, Infallible>(response)
             });
             let served = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -240,8 +245,39 @@ async fn serve_metrics(listener: TcpListener, observe: Observe, board: Board, sc
     }
 }
 
+/// Where a reload is asked for, as with Prometheus.
+const RELOAD: &str = "/-/reload";
+
+/// Has the configuration file read again. Only for whoever is on this machine: the listener asks for no credentials.
+async fn reload(method: &Method, peer: SocketAddr, reloads: &Reloads) -> Response<Full<Bytes>> {
+    if !peer.ip().to_canonical().is_loopback() {
+        return text(StatusCode::FORBIDDEN, "a reload is asked for from this machine only\n".to_owned());
+    }
+    if method != Method::POST {
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "ask for a reload with POST\n".to_owned());
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+        return response;
+    }
+    match reloads.ask().await {
+        Answer::Taken => text(StatusCode::OK, "reloaded\n".to_owned()),
+        Answer::Refused(what) => text(StatusCode::UNPROCESSABLE_ENTITY, format!("not reloaded: {what}\n")),
+        Answer::NoFile => {
+            let what = "there is no file to read again: this agent was started from flags\n";
+            text(StatusCode::CONFLICT, what.to_owned())
+        }
+    }
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(TEXT));
+    response
+}
+
 fn answer<B>(request: &Request<B>, observe: &Observe, board: &Board) -> Response<Full<Bytes>> {
-    const TEXT: &str = "text/plain; charset=utf-8";
     let (status, content_type, body) = match request.uri().path() {
         "/metrics" => {
             board.measure(observe);
@@ -255,10 +291,14 @@ fn answer<B>(request: &Request<B>, observe: &Observe, board: &Board) -> Response
             let text = format!("not ready: no session to the gateway\n{}", board.text());
             (StatusCode::SERVICE_UNAVAILABLE, TEXT, text)
         }
-        _ => (StatusCode::NOT_FOUND, TEXT, "not found; there are /metrics, /healthz and /ready\n".to_owned()),
+        _ => (
+            StatusCode::NOT_FOUND,
+            TEXT,
+            "not found; there are /metrics, /healthz, /ready and /-/reload\n".to_owned(),
+        ),
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use adit_telemetry::config_health::ConfigHealth;
+use adit_telemetry::reloads::{Answer, Reloads, Request};
 use aws_lc_rs::digest::{Context, SHA256};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use crate::config::Loaded;
 use crate::config::reader::Setting;
@@ -20,6 +20,27 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How often files are looked at where nothing tells of changes: network and overlay file systems.
 const POLL: Duration = Duration::from_secs(30);
 
+/// Why a file is read again.
+#[derive(Debug)]
+pub(crate) enum Why {
+    /// It holds something else.
+    Changed,
+    /// SIGHUP.
+    Signal,
+    /// Somebody asked, and waits for what becomes of it.
+    Asked(Request),
+}
+
+impl Why {
+    const fn label(&self) -> &'static str {
+        match self {
+            Self::Changed => "the file has changed",
+            Self::Signal => "SIGHUP",
+            Self::Asked(_) => "asked for",
+        }
+    }
+}
+
 /// The configuration file of a role that runs.
 #[derive(Debug)]
 pub(crate) struct ConfigFile {
@@ -28,57 +49,77 @@ pub(crate) struct ConfigFile {
     /// What is in force.
     settings: Vec<Setting>,
     hash: String,
+    /// Whoever asks for a reload.
+    requests: mpsc::Receiver<Request>,
 }
 
 impl ConfigFile {
     /// Watches a file that was read, and gives what it says.
     pub(crate) fn open<T>(path: PathBuf, loaded: Loaded<T>) -> (T, Self) {
         let Loaded { config, settings, files, hash } = loaded;
-        (config, Self { path, watch: FileWatch::start(files), settings, hash })
+        let (_, nobody) = mpsc::channel(1);
+        (config, Self { path, watch: FileWatch::start(files), settings, hash, requests: nobody })
     }
 
-    /// The hash of the file in force.
-    pub(crate) fn hash(&self) -> &str {
-        &self.hash
+    /// The role has started with it.
+    pub(crate) fn started(&mut self, reloads: &Reloads) {
+        reloads.started(&self.hash, SystemTime::now());
+        self.requests = reloads.requests();
     }
 
-    /// Waits until the file, or one that it names, holds something else. Cancel safe.
-    pub(crate) async fn changed(&mut self) {
-        self.watch.changed().await;
+    /// Waits until the file, or one that it names, holds something else, or until somebody asks for a reload. Cancel
+    /// safe.
+    pub(crate) async fn next(&mut self) -> Why {
+        tokio::select! {
+            () = self.watch.changed() => Why::Changed,
+            Some(request) = self.requests.recv() => Why::Asked(request),
+        }
     }
 
     /// Reads the file again and has it taken. What is wrong with it, or whoever cannot take it, leaves the one before
     /// in force; the log and the metrics say so.
     ///
     /// `live` are the keys that can be taken without a restart; the log names others that have changed.
-    ///
-    /// # Errors
-    /// What the log says.
     pub(crate) async fn reload<T>(
         &mut self,
-        why: &'static str,
+        why: Why,
         load: fn(&Path) -> Result<Loaded<T>, CliError>,
         live: &[&str],
         take: impl AsyncFnOnce(T) -> Result<(), CliError>,
-        health: &ConfigHealth,
-    ) -> Result<(), CliError> {
-        let (file, now) = (self.path.display(), SystemTime::now());
-        let refused = |error: &CliError| {
-            health.refused();
-            tracing::error!(%file, why, "the configuration was not taken, the one before stays in force: {error}");
+        reloads: &Reloads,
+    ) {
+        let (label, now) = (why.label(), SystemTime::now());
+        // What is read now is not news any more, whatever becomes of it.
+        self.watch.look();
+        let taken = async {
+            let Loaded { config, settings, files, hash } = load(&self.path)?;
+            take(config).await?;
+            Ok((settings, files, hash))
         };
-        let Loaded { config, settings, files, hash } = load(&self.path).inspect_err(refused)?;
-        take(config).await.inspect_err(refused)?;
-        let waiting = changed(&self.settings, &settings, live);
-        if !waiting.is_empty() {
-            let keys = waiting.join(", ");
-            tracing::warn!(%file, keys, "these keys have changed and take effect only after a restart");
+        let file = self.path.display();
+        let answer = match taken.await {
+            Ok((settings, files, hash)) => {
+                let waiting = changed(&self.settings, &settings, live);
+                if !waiting.is_empty() {
+                    let keys = waiting.join(", ");
+                    tracing::warn!(%file, keys, "these keys have changed and take effect only after a restart");
+                }
+                reloads.reloaded(&hash, now);
+                tracing::info!(%file, why = label, hash, "the configuration was read again and is in force");
+                self.watch.replace(files);
+                (self.settings, self.hash) = (settings, hash);
+                Answer::Taken
+            }
+            Err(error) => {
+                let error: CliError = error;
+                reloads.refused();
+                tracing::error!(%file, why = label, "the configuration was not taken, the one before stays in force: {error}");
+                Answer::Refused(error.to_string())
+            }
+        };
+        if let Why::Asked(request) = why {
+            request.answer(answer);
         }
-        health.reloaded(&hash, now);
-        tracing::info!(%file, why, hash, "the configuration was read again and is in force");
-        self.watch.replace(files);
-        (self.settings, self.hash) = (settings, hash);
-        Ok(())
     }
 }
 
@@ -162,12 +203,16 @@ impl FileWatch {
             drop(tokio::time::timeout(POLL, self.touched.notified()).await);
             let calm = async { while tokio::time::timeout(QUIET, self.touched.notified()).await.is_ok() {} };
             drop(tokio::time::timeout(PATIENCE, calm).await);
-            let now = digest(&self.files);
-            if now != self.seen {
-                self.seen = now;
+            if self.look() {
                 return;
             }
         }
+    }
+
+    /// Whether the files hold something else than when they were looked at last.
+    fn look(&mut self) -> bool {
+        let now = digest(&self.files);
+        std::mem::replace(&mut self.seen, now) != now
     }
 }
 

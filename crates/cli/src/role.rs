@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use adit_agent::Agent;
 use adit_gateway::{Gateway, Inherited};
-use adit_telemetry::config_health::ConfigHealth;
+use adit_telemetry::reloads::Reloads;
 use adit_tunnel::workers::Workers;
 use tracing::{error, info, warn};
 
@@ -15,7 +15,7 @@ use crate::config::gateway::GatewaySettings;
 use crate::config::{self, Loaded, env};
 use crate::error::CliError;
 use crate::logging;
-use crate::reload::ConfigFile;
+use crate::reload::{ConfigFile, Why};
 use crate::signals::{Signal, Signals};
 
 /// The exit code of a drain that had to cut flows.
@@ -67,7 +67,7 @@ pub(crate) async fn gateway(origin: Origin<GatewaySettings>) -> Result<ExitCode,
     for addr in gateway.http_addrs() {
         info!(%addr, purpose = "http", "listening");
     }
-    started(file.as_ref(), gateway.config_health());
+    started(file.as_mut(), gateway.reloads());
     let signal = loop {
         match next(&mut signals, file.as_mut()).await {
             Next::End(signal) => break signal,
@@ -76,8 +76,8 @@ pub(crate) async fn gateway(origin: Origin<GatewaySettings>) -> Result<ExitCode,
                     gateway.reload(&settings.config).map_err(|cause| gateway_failed(&cause))?;
                     level.set(settings.log)
                 };
-                let health = gateway.config_health();
-                drop(Box::pin(file.reload(why, config::gateway::load, GATEWAY_KEYS, taken, health)).await);
+                let reloads = gateway.reloads();
+                Box::pin(file.reload(why, config::gateway::load, GATEWAY_KEYS, taken, reloads)).await;
             }
         }
     };
@@ -94,7 +94,7 @@ const AGENT_KEYS: &[&str] = &["gateway", "token", "services", "forwards", "log.l
 /// What a role that runs has to do next.
 enum Next<'f> {
     End(Signal),
-    Reload(&'f mut ConfigFile, &'static str),
+    Reload(&'f mut ConfigFile, Why),
 }
 
 /// Waits for the next thing to do. Cancel safe.
@@ -103,15 +103,18 @@ async fn next<'f>(signals: &mut Signals, file: Option<&'f mut ConfigFile>) -> Ne
     let why = tokio::select! {
         signal = signals.next_or_hangup() => match signal {
             Some(signal) => return Next::End(signal),
-            None => "SIGHUP",
+            None => Why::Signal,
         },
-        () = file.changed() => "the file has changed",
+        why = file.next() => why,
     };
     Next::Reload(file, why)
 }
 
-fn started(file: Option<&ConfigFile>, health: &ConfigHealth) {
-    health.started(file.map_or("", ConfigFile::hash), SystemTime::now());
+fn started(file: Option<&mut ConfigFile>, reloads: &Reloads) {
+    match file {
+        Some(file) => file.started(reloads),
+        None => reloads.started("", SystemTime::now()),
+    }
 }
 
 /// Runs an agent until it is told to end.
@@ -131,7 +134,7 @@ pub(crate) async fn agent(origin: Origin<AgentSettings>) -> Result<ExitCode, Cli
         info!(%addr, purpose = "metrics", "listening");
     }
     info!(%gateway, "connecting");
-    started(file.as_ref(), agent.config_health());
+    started(file.as_mut(), agent.reloads());
     let mut is_refused = false;
     let signal = loop {
         let next = tokio::select! {
@@ -149,8 +152,8 @@ pub(crate) async fn agent(origin: Origin<AgentSettings>) -> Result<ExitCode, Cli
                     Box::pin(agent.reload(settings.config)).await.map_err(|cause| agent_failed(&cause))?;
                     level.set(settings.log)
                 };
-                let health = agent.config_health();
-                drop(Box::pin(file.reload(why, config::agent::load, AGENT_KEYS, taken, health)).await);
+                let reloads = agent.reloads();
+                Box::pin(file.reload(why, config::agent::load, AGENT_KEYS, taken, reloads)).await;
             }
         }
     };

@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime};
 use ::http::{Request, StatusCode, Version, header};
 use adit_control::Subject;
 use adit_proto::reason::Reason;
-use adit_telemetry::config_health::ConfigHealth;
 use adit_telemetry::labels::{CodeLabel, Method};
 use adit_telemetry::logs::LineWriter;
 use adit_telemetry::metrics::Metrics;
+use adit_telemetry::reloads::Reloads;
 use adit_telemetry::request_log::RequestLine;
 use adit_tunnel::workers::Workers;
 use parking_lot::RwLock;
@@ -113,7 +113,7 @@ struct Inner {
     takeovers: Counter,
     canaries: Canaries,
     auth_failures: Family<ByReason, Counter>,
-    config: ConfigHealth,
+    config: Reloads,
     /// Requests that reached no service.
     unrouted: ServiceCounters,
     /// Connections that were made for agents.
@@ -170,7 +170,7 @@ impl Observe {
             takeovers: Counter::default(),
             canaries: Canaries::new(),
             auth_failures: Family::default(),
-            config: ConfigHealth::default(),
+            config: Reloads::default(),
             unrouted,
             forwarded,
         };
@@ -183,7 +183,7 @@ impl Observe {
     }
 
     /// Told of every configuration that is read.
-    pub(crate) fn config(&self) -> &ConfigHealth {
+    pub(crate) fn config(&self) -> &Reloads {
         &self.inner.config
     }
 

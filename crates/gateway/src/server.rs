@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use adit_control::{Rules, Snapshots};
 use adit_proto::handshake::ALPN;
 use adit_proto::reason::Reason;
-use adit_telemetry::config_health::ConfigHealth;
+use adit_telemetry::reloads::Reloads;
 use adit_tunnel::scope::Scope;
 use adit_tunnel::workers::Workers;
 use tokio::net::TcpListener;
@@ -210,7 +210,7 @@ impl Gateway {
 
     /// To be told of every configuration that is read.
     #[must_use]
-    pub fn config_health(&self) -> &ConfigHealth {
+    pub fn reloads(&self) -> &Reloads {
         self.observe.config()
     }
 

@@ -3,7 +3,7 @@
 //! Reading order: [`metrics`] (the registry every other part registers with) and [`exposition`] (what a scraper
 //! gets from it), [`labels`] (label values that cannot grow without bound), [`process`] and [`runtime`] (figures
 //! read at each scrape), [`logs`] (lines that never block whoever writes them), [`request_log`] (one line per
-//! request), [`config_health`], [`secret`].
+//! request), [`reloads`], [`secret`].
 //!
 //! Nothing here is global except the log subscriber that [`logs::init`] installs, so that a test or an embedding
 //! program can run several gateways and agents side by side.
@@ -13,7 +13,7 @@ pub mod metrics;
 pub mod exposition;
 pub mod families;
 
-pub mod config_health;
+pub mod reloads;
 
 pub mod labels;
 

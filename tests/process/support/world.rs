@@ -172,7 +172,7 @@ impl World {
 }
 
 /// The address in a log line.
-fn address(line: &str) -> SocketAddr {
+pub(crate) fn address(line: &str) -> SocketAddr {
     let (_, rest) = line.split_once("addr=").unwrap();
     let addr: SocketAddr = rest.split(' ').next().unwrap().parse().unwrap();
     if addr.ip().is_unspecified() { SocketAddr::new([127, 0, 0, 1].into(), addr.port()) } else { addr }

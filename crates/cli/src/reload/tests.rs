@@ -91,7 +91,9 @@ async fn a_file_that_is_wrong_or_cannot_be_taken_leaves_the_one_before_in_force(
     fs::write(&path, "one").unwrap();
     let (config, mut file) = ConfigFile::open(path.clone(), read(&path).unwrap());
     assert_eq!(config, "one");
-    let health = ConfigHealth::default();
+    let health = Reloads::default();
+    file.started(&health);
+    file.watch.watcher = None;
     for (text, takes, is_taken, in_force) in [
         ("two", true, true, "hash of two"),
         ("wrong", true, false, "hash of two"),
@@ -104,8 +106,13 @@ async fn a_file_that_is_wrong_or_cannot_be_taken_leaves_the_one_before_in_force(
             given = Some(config);
             if takes { Ok(()) } else { Err(CliError::failure("cannot be taken")) }
         };
-        let result = file.reload("asked", read, &["all"], take, &health).await;
-        assert_eq!((result.is_ok(), file.hash()), (is_taken, in_force), "{text}");
+        let asking = health.ask();
+        let reloading = async {
+            let Why::Asked(request) = file.next().await else { panic!("nothing else is news") };
+            file.reload(Why::Asked(request), read, &["all"], take, &health).await;
+        };
+        let (answer, ()) = tokio::join!(asking, reloading);
+        assert_eq!((answer == Answer::Taken, &*file.hash), (is_taken, in_force), "{text}");
         assert_eq!(given.is_some(), text != "wrong");
     }
 }

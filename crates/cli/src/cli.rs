@@ -71,6 +71,9 @@ enum Command {
     Whoami(commands::login::Whoami),
     /// Print what a shell needs to complete commands and live names.
     Completion(commands::completion::Args),
+    /// Back up the state of a gateway, or put it back.
+    #[command(subcommand)]
+    Backup(commands::backup::Verb),
     /// Try it all on this machine: a gateway, an agent and a service in one process.
     Quickstart(commands::quickstart::Args),
     /// Print the version.
@@ -102,6 +105,7 @@ impl Cli {
             Command::Use(args) => commands::login::choose(&args),
             Command::Whoami(args) => Box::pin(commands::login::whoami(args)).await,
             Command::Completion(args) => commands::completion::run(&args),
+            Command::Backup(verb) => Box::pin(verb.run()).await,
             Command::Quickstart(args) => Box::pin(commands::quickstart::run(args)).await,
             Command::Version(args) => Ok(commands::version::run(&args)),
             Command::Reference(args) => commands::reference::run(&args),
@@ -153,6 +157,8 @@ mod tests {
             "adit gateway -f gateway.yaml",
             "adit gateway check -f gateway.yaml",
             "adit agent check -f agent.yaml",
+            "adit backup create backup.db --url wss://h:8123 --token T",
+            "adit backup restore backup.db --state-dir state",
             "adit quickstart 3000",
             "adit version",
         ] {

@@ -34,14 +34,14 @@ impl Pending {
         Ok(Self { file, path: path.to_owned() })
     }
 
-    /// Puts this text there, in place of what was there.
+    /// Puts this there, in place of what was there.
     ///
     /// # Errors
     /// It cannot be written.
-    pub(crate) fn write(self, text: &str) -> Result<(), CliError> {
+    pub(crate) fn write(self, content: impl AsRef<[u8]>) -> Result<(), CliError> {
         let Self { mut file, path } = self;
         let written = file
-            .write_all(text.as_bytes())
+            .write_all(content.as_ref())
             .and_then(|()| file.as_file().sync_all())
             .and_then(|()| file.persist(&path).map(drop).map_err(|error| error.error));
         written

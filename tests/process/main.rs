@@ -11,6 +11,7 @@
 
 mod support;
 
+mod backup;
 mod bulk;
 mod chaos;
 mod clients;

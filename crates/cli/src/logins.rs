@@ -180,7 +180,7 @@ impl Logins {
         if let Some(directory) = path.parent() {
             private_file::directory(directory)?;
         }
-        private_file::Pending::at(path)?.write(&format!("{text}\n"))
+        private_file::Pending::at(path)?.write(format!("{text}\n"))
     }
 
     /// Adds one, or replaces the one of this name, and makes it the current one.

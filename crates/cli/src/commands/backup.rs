@@ -82,7 +82,7 @@ fn put_back(Restore { file, state_dir }: &Restore) -> Result<ExitCode, CliError>
             .caused_by(&cause)
             .next("put that right and try again; until it is done the state is as it was")
     })?;
-    output::line(format_args!("restored {} keys into {}", restored.entries, state_dir.display()));
+    output::line(format_args!("restored into {}, entries: {}", state_dir.display(), restored.entries));
     if let Some(replaced) = restored.replaced {
         output::line(format_args!("what was there before is kept as {}", replaced.display()));
     }

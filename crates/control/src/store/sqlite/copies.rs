@@ -18,7 +18,7 @@ const LEAP: i64 = 1_000_000;
 /// What was put back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restored {
-    /// How many keys it holds.
+    /// How many entries it holds.
     pub entries: u64,
     /// Where the database is that was there before, if there was one. The next restore removes it.
     pub replaced: Option<PathBuf>,

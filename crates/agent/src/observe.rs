@@ -75,6 +75,18 @@ pub const FAMILIES: &[Described] = &[
         "",
         "Times the machine had slept, or its clock was set, so that every session was looked at",
     ),
+    family(
+        "adit_agent_credential_expiry_timestamp_seconds",
+        "gauge",
+        "",
+        "When the certificate of this agent's identity ends, in seconds since 1970; 0 without one",
+    ),
+    family(
+        "adit_agent_credential_renewals_total",
+        "counter",
+        "result",
+        "Renewals of the certificate by how they ended: ok, unsaved, unreachable, refused, or what else failed",
+    ),
     family("adit_agent_streams", "gauge", "service", "Streams open now, by service"),
     family(
         "adit_agent_streams_ended_total",
@@ -124,6 +136,30 @@ struct ByResult {
     result: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByOutcome {
+    result: &'static str,
+}
+
+/// What is counted of an identity's certificate.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct CredentialFigures {
+    expiry: Gauge,
+    renewals: Family<ByOutcome, Counter>,
+}
+
+impl CredentialFigures {
+    /// The certificate ends then, in seconds since 1970.
+    pub(crate) fn expires(&self, at: u64) {
+        self.expiry.set(i64::try_from(at).unwrap_or(i64::MAX));
+    }
+
+    /// A renewal ended like this: a word from a closed list.
+    pub(crate) fn renewed(&self, result: &'static str) {
+        self.renewals.get_or_create_owned(&ByOutcome { result }).inc();
+    }
+}
+
 /// The agent's counters. Clones count together.
 #[derive(Debug, Clone)]
 pub(crate) struct Observe {
@@ -138,6 +174,7 @@ pub(crate) struct Observe {
     last_canary: Family<ByGateway, Gauge<f64, AtomicU64>>,
     loop_restarts: Family<ByGateway, Counter>,
     clock_jumps: Counter,
+    pub(crate) credential: CredentialFigures,
     streams: Family<ByService, Gauge>,
     streams_ended: Family<ByEnd, Counter>,
     bytes: Family<ByDirection, Counter>,
@@ -159,6 +196,7 @@ impl Observe {
             last_canary: Family::default(),
             loop_restarts: Family::default(),
             clock_jumps: Counter::default(),
+            credential: CredentialFigures::default(),
             streams: Family::default(),
             streams_ended: Family::default(),
             bytes: Family::default(),
@@ -184,6 +222,8 @@ impl Observe {
         add!("adit_agent_last_canary_timestamp_seconds", observe.last_canary);
         add!("adit_agent_loop_restarts_total", observe.loop_restarts);
         add!("adit_agent_clock_jumps_total", observe.clock_jumps);
+        add!("adit_agent_credential_expiry_timestamp_seconds", observe.credential.expiry);
+        add!("adit_agent_credential_renewals_total", observe.credential.renewals);
         add!("adit_agent_streams", observe.streams);
         add!("adit_agent_streams_ended_total", observe.streams_ended);
         add!("adit_agent_bytes_total", observe.bytes);

@@ -61,6 +61,8 @@ enum Command {
     /// All of these in the forms that people know from OpenZiti.
     #[command(subcommand, arg_required_else_help = true)]
     Edge(commands::edge::Verb),
+    /// Turn a one-time token into an identity: a key made here, and a certificate from the gateway.
+    Enroll(commands::enroll::Args),
     /// Remember a gateway, and as whom it is asked.
     Login(commands::login::Login),
     /// Forget a gateway.
@@ -100,6 +102,7 @@ impl Cli {
             Command::Route(verb) => Box::pin(verb.run()).await,
             Command::Token(verb) => Box::pin(verb.run()).await,
             Command::Edge(verb) => Box::pin(verb.run()).await,
+            Command::Enroll(args) => Box::pin(commands::enroll::run(args)).await,
             Command::Login(args) => Box::pin(commands::login::login(args)).await,
             Command::Logout(args) => commands::login::logout(args),
             Command::Use(args) => commands::login::choose(&args),
@@ -160,6 +163,10 @@ mod tests {
             "adit backup create backup.db --url wss://h:8123 --token T",
             "adit backup restore backup.db --state-dir state",
             "adit quickstart 3000",
+            "adit enroll x.jwt",
+            "adit enroll - -o x.json --force",
+            "adit edge enroll x.jwt -o x.json",
+            "adit edge enroll -j x.jwt --out x.json --rm",
             "adit version",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));

@@ -6,6 +6,7 @@ pub(crate) mod check;
 pub(crate) mod client_args;
 pub(crate) mod completion;
 pub(crate) mod edge;
+pub(crate) mod enroll;
 pub(crate) mod fileserver;
 pub(crate) mod gateway;
 pub(crate) mod http;

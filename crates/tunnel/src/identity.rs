@@ -9,6 +9,8 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
@@ -199,6 +201,12 @@ impl IdentityFile {
         &self.api
     }
 
+    /// Its key, PEM.
+    #[must_use]
+    pub fn key(&self) -> Zeroizing<String> {
+        self.key.clone()
+    }
+
     /// The authorities by which the gateway is known, PEM.
     #[must_use]
     pub fn ca(&self) -> &str {
@@ -233,6 +241,22 @@ impl IdentityFile {
             },
         )
     }
+}
+
+/// A certificate as PEM.
+#[must_use]
+pub fn certificate_pem(certificate: &CertificateDer<'_>) -> String {
+    let text = BASE64_STANDARD.encode(certificate);
+    let mut out = String::from("-----BEGIN CERTIFICATE-----\n");
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(rest.len().min(64));
+        out.push_str(line);
+        out.push('\n');
+        rest = after;
+    }
+    out.push_str("-----END CERTIFICATE-----\n");
+    out
 }
 
 fn certificates(which: &'static str, pem: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {

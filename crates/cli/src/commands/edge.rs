@@ -30,6 +30,8 @@ pub(crate) enum Verb {
     /// Show a resource.
     #[command(subcommand, arg_required_else_help = true)]
     Show(ShowKind),
+    /// Turn a one-time token into an identity (adit enroll).
+    Enroll(super::enroll::Args),
     /// Remember a gateway and as whom it is asked (adit login).
     Login(login::Login),
     /// Forget a gateway (adit logout).
@@ -141,6 +143,7 @@ impl Verb {
                 let (kind, args) = noun.kind()?;
                 common::show(kind, args).await
             }
+            Self::Enroll(args) => Box::pin(super::enroll::run(args)).await,
             Self::Login(args) => Box::pin(login::login(args)).await,
             Self::Logout(args) => login::logout(args),
             Self::Use(args) => login::choose(&args),

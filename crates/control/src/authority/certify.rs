@@ -23,7 +23,7 @@ const DAY: u64 = 24 * 3600;
 const ROOT_LIFE: u64 = 20 * 365 * DAY;
 const INTERMEDIATE_LIFE: u64 = 3 * 365 * DAY;
 const SERVER_LIFE: u64 = 397 * DAY;
-/// How far before now everything begins, for clocks that are late.
+/// How far before now everything begins at most, for clocks that are late.
 const SKEW: u64 = 300;
 /// Names every certificate of the control port is valid for.
 const LOCAL_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
@@ -41,11 +41,13 @@ fn params(
     now: Timestamp,
     not_after: Timestamp,
 ) -> Result<CertificateParams, AuthorityError> {
+    // A short life is not spent in the past.
+    let skew = SKEW.min(not_after.saturating_sub(now) / 10);
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);
     params.serial_number = Some(SerialNumber::from_slice(serial));
-    params.not_before = time(now.saturating_sub(SKEW))?;
+    params.not_before = time(now.saturating_sub(skew))?;
     params.not_after = time(not_after)?;
     params.use_authority_key_identifier_extension = true;
     Ok(params)

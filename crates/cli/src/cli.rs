@@ -14,6 +14,7 @@ Exit codes:
   1    failed, and said why; for check: the file has problems
   2    wrong flags or a wrong configuration file
   3    told to end, but flows had to be cut when the drain timeout passed
+  4    with --detailed-exitcode: something would change, or is denied
   130  stopped at once by a second SIGINT
   143  stopped at once by a second SIGTERM";
 
@@ -63,6 +64,12 @@ enum Command {
     Edge(commands::edge::Verb),
     /// Turn a one-time token into an identity: a key made here, and a certificate from the gateway.
     Enroll(commands::enroll::Args),
+    /// Bring the gateway to what files say.
+    Apply(commands::apply::Apply),
+    /// Tell what an apply would change.
+    Plan(commands::apply::Plan),
+    /// Print every resource, as apply takes it.
+    Export(commands::apply::Export),
     /// Remember a gateway, and as whom it is asked.
     Login(commands::login::Login),
     /// Forget a gateway.
@@ -103,6 +110,9 @@ impl Cli {
             Command::Token(verb) => Box::pin(verb.run()).await,
             Command::Edge(verb) => Box::pin(verb.run()).await,
             Command::Enroll(args) => Box::pin(commands::enroll::run(args)).await,
+            Command::Apply(args) => Box::pin(commands::apply::apply(args)).await,
+            Command::Plan(args) => Box::pin(commands::apply::plan(args)).await,
+            Command::Export(args) => Box::pin(commands::apply::export(args)).await,
             Command::Login(args) => Box::pin(commands::login::login(args)).await,
             Command::Logout(args) => commands::login::logout(args),
             Command::Use(args) => commands::login::choose(&args),
@@ -130,7 +140,7 @@ mod tests {
     #[test]
     fn help_names_every_exit_code() {
         let help = Cli::command().render_help().to_string();
-        for code in ["0 ", "1 ", "2 ", "3 ", "130", "143"] {
+        for code in ["0 ", "1 ", "2 ", "3 ", "4 ", "130", "143"] {
             assert!(help.contains(&format!("\n  {code}")), "{help}");
         }
     }
@@ -264,6 +274,10 @@ mod tests {
             "adit token revoke t",
             "adit service delete web --force --url wss://h:1 --token-file t --ca ca.pem",
             "adit service list --gateway h:1 --identity-file me.json --auto-tls=false",
+            "adit apply -f dir --prune --dry-run -q",
+            "adit apply -f a.yaml -f -",
+            "adit plan -f dir --prune --detailed-exitcode -o json",
+            "adit export -o json --kind identity --kind services",
             "adit login wss://h:8123 --token-env T --name here",
             "adit completion bash",
         ] {

@@ -1,6 +1,7 @@
 //! One verb per file.
 
 pub(crate) mod agent;
+pub(crate) mod apply;
 pub(crate) mod backup;
 pub(crate) mod check;
 pub(crate) mod client_args;

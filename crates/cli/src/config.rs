@@ -10,7 +10,7 @@ pub(crate) mod gateway;
 pub(crate) mod problem;
 pub(crate) mod reader;
 mod shared;
-mod tree;
+pub(crate) mod tree;
 pub(crate) mod values;
 
 use std::path::{Path, PathBuf};

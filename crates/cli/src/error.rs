@@ -47,6 +47,14 @@ impl CliError {
         Self { problems, ..Self::usage(format!("{file} has {count} {noun}")) }
     }
 
+    /// Several files with these problems: exit code 2.
+    pub(crate) fn files(problems: Vec<Problem>) -> Self {
+        let count = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+        let files: std::collections::BTreeSet<&str> = problems.iter().map(|it| it.file.as_str()).collect();
+        let what = format!("{} in {}", count(problems.len(), "problem"), count(files.len(), "file"));
+        Self { problems, ..Self::usage(what) }
+    }
+
     /// Adds the reason, in words.
     pub(crate) fn because(mut self, why: impl fmt::Display) -> Self {
         self.why.push(why.to_string());

@@ -15,7 +15,7 @@ use crate::output::printable;
 /// How many items are asked for at a time.
 const PAGE: usize = 500;
 /// What an item has beside the resource itself.
-const READ_ONLY: [&str; 7] =
+pub(crate) const READ_ONLY: [&str; 7] =
     ["id", "revision", "created_at", "updated_at", "enrolled", "online", "credentials"];
 
 /// One gateway's interface.
@@ -99,11 +99,15 @@ pub(crate) enum Action {
     None,
 }
 
-#[derive(Serialize)]
-struct Apply<'a> {
-    resources: &'a [Resource],
-    prune: bool,
-    dry_run: bool,
+/// What is applied.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Batch {
+    /// The resources as they should be.
+    pub(crate) resources: Vec<Resource>,
+    /// Whether all others go.
+    pub(crate) prune: bool,
+    /// Whether nothing is to change yet.
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Deserialize)]
@@ -362,14 +366,8 @@ impl Interface {
     }
 
     /// Brings the gateway to what these resources say, or tells what that would change.
-    pub(crate) async fn apply(
-        &mut self,
-        resources: &[Resource],
-        prune: bool,
-        dry_run: bool,
-    ) -> Result<Applied, CliError> {
-        let value = Apply { resources, prune, dry_run };
-        read(&self.send(Method::POST, "/v1/apply".to_owned(), &value).await?)
+    pub(crate) async fn apply(&mut self, batch: &Batch) -> Result<Applied, CliError> {
+        read(&self.send(Method::POST, "/v1/apply".to_owned(), batch).await?)
     }
 
     /// Every resource.

@@ -8,6 +8,7 @@ mod cli;
 mod commands;
 mod config;
 mod control_client;
+mod documents;
 mod duration;
 mod egress;
 mod error;

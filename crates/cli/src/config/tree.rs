@@ -21,6 +21,8 @@ pub(crate) struct Node {
     pub(crate) at: Position,
     /// What it is.
     pub(crate) value: Value,
+    /// Whether it is text without quotes, which may stand for a number or a yes or no.
+    pub(crate) is_plain: bool,
 }
 
 /// What a node is.
@@ -50,11 +52,16 @@ pub(crate) struct Entry {
 /// Takes a problem: where, what, hint.
 type Report<'r> = &'r mut dyn FnMut(Position, String, String);
 
-/// Parses a document. Problems that leave a tree standing are reported beside it; an empty file is an empty map.
+/// Parses a file of one document. Problems that leave a tree standing are reported beside it; an empty file is an empty map.
 pub(crate) fn parse(text: &str, report: Report<'_>) -> Option<Node> {
-    let mut builder =
-        Builder { events: Parser::new_from_str(text), anchors: HashMap::new(), nodes: 0, report };
-    builder.document()
+    let (mut documents, end) = Builder::new(text, report).documents(1)?;
+    Some(documents.pop().unwrap_or(Node { at: end, value: Value::Map(Vec::new()), is_plain: false }))
+}
+
+/// Parses a file of any number of documents; those that hold nothing are left out. `None` when it cannot be read to its
+/// end.
+pub(crate) fn parse_all(text: &str, report: Report<'_>) -> Option<Vec<Node>> {
+    Builder::new(text, report).documents(usize::MAX).map(|(documents, _)| documents)
 }
 
 /// The tree cannot be built any further; the problem is reported.
@@ -71,7 +78,11 @@ fn position(marker: &Marker) -> Position {
     Position { line: marker.line().max(1), column: marker.col() + 1 }
 }
 
-impl<'t> Builder<'t, '_> {
+impl<'t, 'r> Builder<'t, 'r> {
+    fn new(text: &'t str, report: Report<'r>) -> Self {
+        Self { events: Parser::new_from_str(text), anchors: HashMap::new(), nodes: 0, report }
+    }
+
     fn problem(&mut self, at: Position, what: impl Into<String>, hint: impl Into<String>) {
         (self.report)(at, what.into(), hint.into());
     }
@@ -95,20 +106,24 @@ impl<'t> Builder<'t, '_> {
         }
     }
 
-    fn document(&mut self) -> Option<Node> {
-        let mut root = None;
+    /// Up to so many documents, and where the file ends.
+    fn documents(&mut self, most: usize) -> Option<(Vec<Node>, Position)> {
+        let mut found = Vec::new();
         loop {
             match self.next().ok()? {
-                (Event::StreamEnd, at) => {
-                    return Some(root.unwrap_or(Node { at, value: Value::Map(Vec::new()) }));
-                }
+                (Event::StreamEnd, at) => return Some((found, at)),
                 (Event::DocumentStart(..), at) => {
-                    if root.is_some() {
+                    if found.len() >= most {
                         self.problem(at, "a second document begins", "write one file per configuration");
-                        return root;
+                        return Some((found, at));
                     }
+                    self.nodes = 0;
+                    self.anchors.clear();
                     let (event, at) = self.next().ok()?;
-                    root = Some(self.node(event, at, 0).ok()?);
+                    let node = self.node(event, at, 0).ok()?;
+                    if most == 1 || !matches!(node.value, Value::Nothing) {
+                        found.push(node);
+                    }
                 }
                 _ => {}
             }
@@ -121,6 +136,7 @@ impl<'t> Builder<'t, '_> {
             self.problem(at, "nested too deep or too long for a configuration", "check what wrote this file");
             return Err(Stop);
         }
+        let is_plain = matches!(&event, Event::Scalar(_, ScalarStyle::Plain, ..));
         let (anchor, value) = match event {
             Event::Scalar(text, style, anchor, tag) => {
                 self.refuse_tag(tag.as_deref(), at);
@@ -139,7 +155,7 @@ impl<'t> Builder<'t, '_> {
             Event::Alias(anchor) => return self.alias(anchor, at),
             _ => (0, Value::Nothing),
         };
-        let node = Node { at, value };
+        let node = Node { at, value, is_plain };
         if anchor != 0 {
             self.anchors.insert(anchor, node.clone());
         }
@@ -151,9 +167,9 @@ impl<'t> Builder<'t, '_> {
             self.problem(at, "an alias of something that is not complete", "write the value out");
             return Err(Stop);
         };
-        let value = target.value.clone();
+        let (value, is_plain) = (target.value.clone(), target.is_plain);
         self.nodes += size(&value);
-        Ok(Node { at, value })
+        Ok(Node { at, value, is_plain })
     }
 
     fn refuse_tag(&mut self, tag: Option<&Tag>, at: Position) {
@@ -256,6 +272,15 @@ mod tests {
         assert!(problems("a: !secret x")[0].contains("a tag"));
         assert!(problems("a: 1\n---\nb: 2\n")[0].contains("second document"));
         assert!(problems("[a]: 1\n")[0].contains("a key must be a word"));
+    }
+
+    #[test]
+    fn a_file_of_several_documents_is_read_as_such() {
+        let all = parse_all("a: 1\n---\n---\n# nothing\n---\nb: '2'\n", &mut |_, what, _| panic!("{what}"));
+        let lines: Vec<usize> = all.unwrap().iter().map(|node| node.at.line).collect();
+        assert_eq!(lines, [1, 6]);
+        assert!(parse_all("", &mut |_, _, _| ()).unwrap().is_empty());
+        assert!(parse_all("a: 1\n---\nb: }\n", &mut |_, _, _| ()).is_none());
     }
 
     #[test]

@@ -13,7 +13,7 @@
 //! takes a whole window faster than two round trips has the window doubled, up to [`limits::MAX_WINDOW`] a stream,
 //! [`GROWTH_BUDGET`] a lane, and a bound for the process.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::task::{Poll, Waker, ready};
 use std::time::Duration;
@@ -188,7 +188,7 @@ impl Mux {
     ///
     /// # Errors
     /// The reason why the session takes no new streams.
-    pub(crate) fn open(&mut self, header: &StreamHeader) -> Result<u32, Reason> {
+    pub(crate) fn open(&mut self, header: &StreamHeader, tag: u64) -> Result<u32, Reason> {
         if let Some(reason) = self.closed.or(self.goaway_received) {
             return Err(reason);
         }
@@ -197,7 +197,9 @@ impl Mux {
         }
         let id = self.next_id;
         self.next_id += 2;
-        self.rows.insert(id, Row::new(self.now));
+        let mut row = Row::new(self.now);
+        row.tag = tag;
+        self.rows.insert(id, row);
         let mut payload = BytesMut::with_capacity(64);
         header.encode(&mut payload);
         frame::put(&mut self.out, Kind::Open, id, &payload);
@@ -332,6 +334,21 @@ impl Mux {
         row.wake_all(wake);
         frame::put(&mut self.out, Kind::Reset, id, &reason.code().to_be_bytes());
         self.wake_driver();
+    }
+
+    /// Resets every stream whose tag is among these; how many there were.
+    pub(crate) fn reset_tagged(
+        &mut self,
+        tags: &HashSet<u64>,
+        reason: Reason,
+        wake: &mut Vec<Waker>,
+    ) -> usize {
+        let is_meant = |row: &Row| row.gone.is_none() && tags.contains(&row.tag);
+        let meant: Vec<_> = self.rows.iter().filter(|(_, row)| is_meant(row)).map(|(id, _)| *id).collect();
+        for id in &meant {
+            self.reset(*id, reason, wake);
+        }
+        meant.len()
     }
 
     /// The last handle of a stream is gone: an unfinished stream is reset, and its row is freed.

@@ -71,6 +71,48 @@ where
     Outcome { sent: pump.moved.0, received: pump.moved.1, reason }
 }
 
+/// As [`relay`], between two streams, of which `near` is the client's: what one session brings leaves by another. Neither
+/// is read while the other is held, so that two of them may lead through the same sessions in opposite directions.
+/// Not cancel safe: dropping it resets both.
+pub async fn join(mut far: Stream, mut near: Stream, lost: Reason, meter: &impl Meter) -> Outcome {
+    let (mut onward, mut back) = (Onward::default(), Onward::default());
+    let (mut sent, mut received) = (0, 0);
+    let reason = poll_fn(|cx| {
+        let to_near = onward.poll(cx, &mut far, &mut near, lost, |n| {
+            sent += n;
+            meter.sent(n);
+        });
+        if let Poll::Ready(Err(reason)) = to_near {
+            return Poll::Ready(reason);
+        }
+        let to_far = back.poll(cx, &mut near, &mut far, lost, |n| {
+            received += n;
+            meter.received(n);
+        });
+        match to_far {
+            Poll::Ready(Err(reason)) => Poll::Ready(reason),
+            _ if onward.done && back.done => Poll::Ready(Reason::Done),
+            _ => {
+                // Who is not being read has no other way to say that it is gone.
+                for (stream, way) in [(&far, &onward), (&near, &back)] {
+                    if (way.done || way.is_stuck())
+                        && let Poll::Ready(reason) = stream.poll_gone(cx)
+                    {
+                        return Poll::Ready(reason);
+                    }
+                }
+                Poll::Pending
+            }
+        }
+    })
+    .await;
+    if reason != Reason::Done {
+        far.reset(reason);
+        near.reset(reason);
+    }
+    Outcome { sent, received, reason }
+}
+
 struct Pump<U> {
     connection: U,
     lost: Reason,
@@ -121,6 +163,48 @@ impl Onward {
         }
     }
 
+    /// Moves what there is, until one of the two has to be waited for.
+    fn poll<U: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut Stream,
+        connection: &mut U,
+        lost: Reason,
+        mut moved: impl FnMut(u64),
+    ) -> Poll<Result<(), Reason>> {
+        if self.done {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            while !self.pieces.is_empty() {
+                let n = ready!(self.poll_pieces(connection, cx)).map_err(|e| broke(&e, lost))?;
+                if n == 0 {
+                    return Poll::Ready(Err(lost));
+                }
+                self.passed(n);
+                self.unflushed = true;
+                moved(n as u64);
+            }
+            if self.ended {
+                // The other end may have closed already; its last bytes, if any, still count.
+                drop(ready!(Pin::new(&mut *connection).poll_shutdown(cx)));
+                self.done = true;
+                return Poll::Ready(Ok(()));
+            }
+            match stream.poll_read_chunks(cx, &mut self.pieces) {
+                Poll::Ready(Ok(())) => self.ended = self.pieces.is_empty(),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(stream_end(&error))),
+                Poll::Pending => {
+                    if self.unflushed {
+                        ready!(Pin::new(&mut *connection).poll_flush(cx)).map_err(|e| broke(&e, lost))?;
+                        self.unflushed = false;
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
     /// Whether it waits for the connection to take something.
     fn is_stuck(&self) -> bool {
         !self.pieces.is_empty() || self.unflushed || self.ended
@@ -139,8 +223,14 @@ struct Onward {
 
 impl<U: AsyncRead + AsyncWrite + Unpin> Pump<U> {
     fn poll(&mut self, cx: &mut Context<'_>, stream: &mut Stream, meter: &impl Meter) -> Poll<Reason> {
-        let onward = self.poll_onward(cx, stream, meter);
-        if let Poll::Ready(Err(reason)) = onward {
+        let sent = |n: u64, moved: &mut u64| {
+            *moved += n;
+            meter.sent(n);
+        };
+        let Self { onward, connection, lost, moved, .. } = self;
+        if let Poll::Ready(Err(reason)) =
+            onward.poll(cx, stream, connection, *lost, |n| sent(n, &mut moved.0))
+        {
             return Poll::Ready(reason);
         }
         if let Poll::Ready(Err(reason)) = self.poll_back(cx, stream, meter) {
@@ -172,48 +262,6 @@ impl<U: AsyncRead + AsyncWrite + Unpin> Pump<U> {
             }
             *seen = moved;
             timer.as_mut().reset(tokio::time::Instant::now() + patience);
-        }
-    }
-
-    fn poll_onward(
-        &mut self,
-        cx: &mut Context<'_>,
-        stream: &mut Stream,
-        meter: &impl Meter,
-    ) -> Poll<Result<(), Reason>> {
-        let (connection, lost) = (&mut self.connection, self.lost);
-        let onward = &mut self.onward;
-        if onward.done {
-            return Poll::Ready(Ok(()));
-        }
-        loop {
-            while !onward.pieces.is_empty() {
-                let n = ready!(onward.poll_pieces(connection, cx)).map_err(|e| broke(&e, lost))?;
-                if n == 0 {
-                    return Poll::Ready(Err(lost));
-                }
-                onward.passed(n);
-                onward.unflushed = true;
-                self.moved.0 += n as u64;
-                meter.sent(n as u64);
-            }
-            if onward.ended {
-                // The other end may have closed already; its last bytes, if any, still count.
-                drop(ready!(Pin::new(&mut *connection).poll_shutdown(cx)));
-                onward.done = true;
-                return Poll::Ready(Ok(()));
-            }
-            match stream.poll_read_chunks(cx, &mut onward.pieces) {
-                Poll::Ready(Ok(())) => onward.ended = onward.pieces.is_empty(),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(stream_end(&error))),
-                Poll::Pending => {
-                    if onward.unflushed {
-                        ready!(Pin::new(&mut *connection).poll_flush(cx)).map_err(|e| broke(&e, lost))?;
-                        onward.unflushed = false;
-                    }
-                    return Poll::Pending;
-                }
-            }
         }
     }
 

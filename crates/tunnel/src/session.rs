@@ -4,6 +4,7 @@
 //! one task, its driver, that moves its bytes: a lane that is lost takes only its own streams along, and one that is
 //! full or stalled is passed by.
 
+use std::collections::HashSet;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
@@ -116,7 +117,20 @@ impl Session {
     /// # Errors
     /// Why the session takes no new streams: it is closed, the peer is draining, or it is full.
     pub fn open(&self, header: &StreamHeader) -> Result<Stream, Reason> {
-        self.lanes.open(header).map(|(lane, id)| Stream::new(lane, id))
+        self.open_tagged(header, 0)
+    }
+
+    /// As [`Self::open`], for a stream that [`Self::reset_tagged`] is to find. A tag is any number but 0.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_tagged(&self, header: &StreamHeader, tag: u64) -> Result<Stream, Reason> {
+        self.lanes.open(header, tag).map(|(lane, id)| Stream::new(lane, id))
+    }
+
+    /// Resets every stream that was opened with one of these tags and has not ended; how many there were.
+    pub fn reset_tagged(&self, tags: &HashSet<u64>, reason: Reason) -> usize {
+        self.lanes.reset_tagged(tags, reason)
     }
 
     /// The next stream the peer opens on a lane that this worker moves; `None` once the session is closed. One waiter

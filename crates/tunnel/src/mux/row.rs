@@ -47,6 +47,8 @@ pub(super) struct Row {
     pub(super) waits_in: u64,
     /// Bytes that have arrived in all.
     pub(super) received: u64,
+    /// What whoever opened it calls it, together with others; 0: nothing.
+    pub(super) tag: u64,
 }
 
 impl Row {
@@ -71,6 +73,7 @@ impl Row {
             opener: None,
             waits_in: 0,
             received: 0,
+            tag: 0,
         }
     }
 

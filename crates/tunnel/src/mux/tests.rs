@@ -49,7 +49,7 @@ fn pair() -> (Mux, Mux) {
 
 /// A stream that is open at both ends.
 fn open(gateway: &mut Mux, agent: &mut Mux) -> u32 {
-    let id = gateway.open(&header()).unwrap();
+    let id = gateway.open(&header(), 0).unwrap();
     deliver(gateway, agent, usize::MAX).unwrap();
     let Poll::Ready(Some((accepted, _))) = agent.poll_accept(noop()) else { panic!("no stream arrived") };
     assert_eq!(accepted, id);
@@ -306,7 +306,7 @@ fn a_stream_that_was_given_up_never_seems_to_end_in_order() {
 #[test]
 fn a_session_that_ends_forgets_the_streams_that_nobody_has_accepted() {
     let (mut gateway, mut agent) = pair();
-    gateway.open(&header()).unwrap();
+    gateway.open(&header(), 0).unwrap();
     deliver(&mut gateway, &mut agent, usize::MAX).unwrap();
     assert_eq!(agent.streams(), 1);
     agent.close(Reason::AgentLost, &mut Vec::new());
@@ -338,11 +338,11 @@ fn a_draining_side_refuses_new_streams_and_finishes_old_ones() {
     let old = open(&mut gateway, &mut agent);
     // Opened before the announcement arrives: refused with a reason the gateway can act on.
     agent.go_away(Reason::AgentDraining);
-    let crossed = gateway.open(&header()).unwrap();
+    let crossed = gateway.open(&header(), 0).unwrap();
     deliver(&mut gateway, &mut agent, usize::MAX).unwrap();
     deliver(&mut agent, &mut gateway, usize::MAX).unwrap();
     assert_eq!(gateway.gone(crossed), Some(Gone::Remote(Reason::AgentDraining)));
-    assert_eq!(gateway.open(&header()), Err(Reason::AgentDraining));
+    assert_eq!(gateway.open(&header(), 0), Err(Reason::AgentDraining));
     assert_eq!(write(&mut gateway, old, b"still here"), 10);
     deliver(&mut gateway, &mut agent, usize::MAX).unwrap();
     assert_eq!(read(&mut agent, old).unwrap(), b"still here");
@@ -355,7 +355,7 @@ fn closing_a_session_ends_every_stream_with_its_reason() {
     let mut wake = Vec::new();
     gateway.close(Reason::SessionTimeout, &mut wake);
     assert_eq!(gateway.gone(id), Some(Gone::Remote(Reason::SessionTimeout)));
-    assert_eq!(gateway.open(&header()), Err(Reason::SessionTimeout));
+    assert_eq!(gateway.open(&header(), 0), Err(Reason::SessionTimeout));
     assert!(matches!(gateway.poll_accept(noop()), Poll::Ready(None)));
 }
 
@@ -390,7 +390,7 @@ fn a_peer_that_breaks_the_protocol_is_found_out() {
 #[test]
 fn only_opens_and_data_ask_for_an_answer() {
     let (mut gateway, mut agent) = pair();
-    let id = gateway.open(&header()).unwrap();
+    let id = gateway.open(&header(), 0).unwrap();
     assert!(gateway.take_asks());
     deliver(&mut gateway, &mut agent, usize::MAX).unwrap();
     agent.confirm(id);

@@ -1,5 +1,6 @@
 //! The lanes of a session: each is one connection with a driver of its own.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
@@ -117,7 +118,7 @@ impl Lanes {
 
     /// Opens a stream on a lane that has little to write, this worker's or else the first, so that small streams share
     /// rounds; if there is none, on the one that has least.
-    pub(super) fn open(&self, header: &StreamHeader) -> Result<(Arc<Lane>, u32), Reason> {
+    pub(super) fn open(&self, header: &StreamHeader, tag: u64) -> Result<(Arc<Lane>, u32), Reason> {
         let state = self.state.lock();
         if let Some(reason) = state.end {
             return Err(reason);
@@ -131,7 +132,7 @@ impl Lanes {
         };
         let Some(lane) = best else { return Err(Reason::AgentLost) };
         let id = lane.with(|mux, wake| {
-            let id = mux.open(header);
+            let id = mux.open(header, tag);
             mux.note_sharing(wake);
             id
         })?;
@@ -196,6 +197,12 @@ impl Lanes {
     pub(super) fn each<T>(&self, mut f: impl FnMut(&Arc<Lane>, &mut Mux) -> T) -> Vec<T> {
         let state = self.state.lock();
         state.up.iter().map(|lane| lane.with(|mux, _| f(lane, mux))).collect()
+    }
+
+    /// Resets every stream with one of these tags; how many there were.
+    pub(super) fn reset_tagged(&self, tags: &HashSet<u64>, reason: Reason) -> usize {
+        let lanes = self.state.lock().up.clone();
+        lanes.iter().map(|lane| lane.with(|mux, wake| mux.reset_tagged(tags, reason, wake))).sum()
     }
 
     /// Whether `holds` for every lane that stands.

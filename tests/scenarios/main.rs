@@ -9,6 +9,7 @@
 mod aborts;
 mod backpressure;
 mod control_port;
+mod dials;
 mod drain;
 mod expectations;
 mod forwarding;
@@ -16,6 +17,7 @@ mod framing;
 mod gateways;
 mod headers;
 mod metrics;
+mod policies;
 mod protocols;
 mod proxies;
 mod proxy_protocol;

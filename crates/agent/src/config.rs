@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use adit_proto::name::Name;
 use adit_proto::names::{Destination, ServiceName};
 use adit_telemetry::logs::LineWriter;
 use adit_tunnel::proof::TokenKey;
@@ -28,6 +29,8 @@ pub struct Config {
     pub services: Vec<Service>,
     /// What is forwarded the other way round.
     pub forwards: Vec<Forward>,
+    /// Whether services are dialled with [`Agent::dial`](crate::Agent::dial), beside what `forwards` says.
+    pub dials: bool,
     /// Where the agent's own `/metrics`, `/healthz` and `/ready` listen; `None`: nowhere.
     pub listen: Option<SocketAddr>,
     /// Where the process's own log goes, so that its drops are counted.
@@ -45,13 +48,40 @@ pub enum Credential {
     Token(TokenKey),
 }
 
-/// One address here whose connections the gateway makes on its side. It has to allow that.
+/// One address here whose connections lead to the gateway and from there on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forward {
     /// Address to bind.
     pub listen: SocketAddr,
-    /// Where the gateway connects to.
-    pub to: Destination,
+    /// What its connections reach.
+    pub to: To,
+}
+
+/// What the gateway joins a connection to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum To {
+    /// An address on its side. It has to allow that.
+    Address(Destination),
+    /// A service by its name, wherever it is offered.
+    Service(Name),
+}
+
+impl fmt::Display for To {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(destination) => destination.fmt(f),
+            Self::Service(name) => write!(f, "@{name}"),
+        }
+    }
+}
+
+impl From<To> for ServiceName {
+    fn from(to: To) -> Self {
+        match to {
+            To::Address(destination) => Self::Dial(destination),
+            To::Service(name) => Self::Named(name),
+        }
+    }
 }
 
 /// One offered service.

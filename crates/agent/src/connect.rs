@@ -69,7 +69,8 @@ enum ConnectError {
     #[error("the gateway did not answer the hello within {} s", GREET_TIMEOUT.as_secs())]
     Silent,
     #[error(
-        "the gateway does not forward connections of agents; it is too old, or another one than was meant"
+        "the gateway does not forward connections of agents, or serve their dials; it is too old, or another one than \
+         was meant"
     )]
     NotGranted,
 }

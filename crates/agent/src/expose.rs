@@ -142,7 +142,8 @@ async fn serve_stream(header: StreamHeader, stream: Stream, entry: &Entry, scope
         Ok(mut upstream) => {
             stream.confirm();
             let outcome = relay(stream, &mut upstream, TERMS, &entry.counters).await;
-            if outcome.reason != Reason::Done && header.service.tcp_port().is_some() {
+            let is_bare = matches!(header.service, ServiceName::Tcp(_) | ServiceName::Named(_));
+            if outcome.reason != Reason::Done && is_bare {
                 // Nobody reads from the protocol whether it was all: a reset says that it was not.
                 upstream.abort();
             }

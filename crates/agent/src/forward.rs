@@ -5,25 +5,25 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use adit_proto::header::StreamHeader;
 use adit_proto::names::ServiceName;
 use adit_proto::reason::Reason;
 use adit_tunnel::relay::{Meter, Terms, relay};
 use adit_tunnel::scope::Scope;
-use adit_tunnel::session::Stream;
+use adit_tunnel::session::Session;
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::board::Board;
 use crate::config::Forward;
+use crate::dialing;
 use crate::observe::{Observe, ServiceCounters};
 
 /// Forwarded connections at once; more wait in the kernel.
 const MAX_CONNECTIONS: usize = 4096;
-/// How long the gateway may take to connect.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection waits for a session.
-const SESSION_WAIT: Duration = Duration::from_secs(5);
+/// How often the log says why something was not carried.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// Pause after a failed accept.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Silence ends no connection, as it ends none that comes the other way.
@@ -36,6 +36,8 @@ pub(crate) struct Forwarder {
     counters: ServiceCounters,
     board: Board,
     slots: Arc<Semaphore>,
+    /// When the log last said why something was not carried.
+    told: Mutex<Option<Instant>>,
 }
 
 /// Counts as for every other service: `in` is what goes to the far end.
@@ -70,10 +72,10 @@ impl Forwarder {
         observe: &Observe,
         board: &Board,
     ) -> Self {
-        let service = ServiceName::Dial(forward.to.clone());
+        let service = ServiceName::from(forward.to.clone());
         let counters = observe.service(&service.to_string().into());
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        Self { listener, service, counters, board: board.clone(), slots }
+        Self { listener, service, counters, board: board.clone(), slots, told: Mutex::default() }
     }
 
     /// Forwards for ever; connections run in `streams`.
@@ -96,10 +98,31 @@ impl Forwarder {
         }
     }
 
+    /// Says in the log why a service cannot be reached, once a second at most.
+    async fn tell(&self, session: &Session, reason: Reason) {
+        let ServiceName::Named(name) = &self.service else { return };
+        let is_due = {
+            let mut told = self.told.lock();
+            let is_due = told.is_none_or(|at| at.elapsed() > LOG_INTERVAL);
+            if is_due {
+                *told = Some(Instant::now());
+            }
+            is_due
+        };
+        if is_due && let Some(text) = dialing::why(session, name, reason).await {
+            tracing::warn!(service = %name, %reason, "a connection was not carried: {text}");
+        }
+    }
+
     async fn carry(&self, mut tcp: TcpStream, peer: SocketAddr) {
         let mut open = self.counters.open();
-        open.reason = match self.open(peer).await {
-            Ok(stream) => relay(stream, &mut tcp, TERMS, &Reversed(&self.counters)).await.reason,
+        // The bytes of the client travel right behind the opening.
+        open.reason = match dialing::open(&self.board, &self.service, Some(peer)).await {
+            Ok((session, stream)) => {
+                let reason = relay(stream, &mut tcp, TERMS, &Reversed(&self.counters)).await.reason;
+                self.tell(&session, reason).await;
+                reason
+            }
             Err(reason) => reason,
         };
         if open.reason != Reason::Done {
@@ -108,25 +131,5 @@ impl Forwarder {
                 tracing::debug!(%error, "a connection cannot be reset");
             }
         }
-    }
-
-    /// A stream in the first session that takes one. The bytes of the client travel right behind.
-    async fn open(&self, peer: SocketAddr) -> Result<Stream, Reason> {
-        if tokio::time::timeout(SESSION_WAIT, self.board.ready()).await.is_err() {
-            return Err(Reason::AgentLost);
-        }
-        let header = StreamHeader {
-            service: self.service.clone(),
-            client_addr: Some(peer),
-            connect_timeout: CONNECT_TIMEOUT,
-        };
-        let mut refused = Reason::AgentLost;
-        for session in self.board.sessions() {
-            match session.open(&header) {
-                Ok(stream) => return Ok(stream),
-                Err(reason) => refused = reason,
-            }
-        }
-        Err(refused)
     }
 }

@@ -3,7 +3,7 @@
 //! Reading order: [`config`] for what an agent is told, `server` for what it starts and how it drains, `running`
 //! for what a reload replaces, `links` and `connect` for the sessions it keeps up, `lanes` for their further
 //! connections and `dial` for how it gets there,
-//! `expose` for what happens to one stream, `upstream` for where it ends, `forward` for the other way round. [`files`]
+//! `expose` for what happens to one stream, `upstream` for where it ends, `forward` and `dialing` for the other way round. [`files`]
 //! is the file server, also used on its own. [`enroll`] gets an identity its certificate and `renew` keeps it.
 
 mod board;
@@ -11,6 +11,7 @@ mod clock;
 pub mod config;
 mod connect;
 mod dial;
+mod dialing;
 pub mod enroll;
 mod expose;
 pub mod files;
@@ -24,4 +25,5 @@ mod server;
 mod upstream;
 
 pub use config::Config;
+pub use dialing::Refused;
 pub use server::{Agent, StartError};

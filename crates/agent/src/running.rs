@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::Config;
 use crate::board::Board;
-use crate::config::Credential;
+use crate::config::{Credential, To};
 use crate::dial::Dialer;
 use crate::expose::Exposed;
 use crate::forward::Forwarder;
@@ -132,10 +132,21 @@ async fn prepare(config: &Config, standing: &[Forwarded], lasting: &Lasting) -> 
     Ok(Prepared { exposed, dialers, forwards })
 }
 
+/// What gateways have to grant.
+fn wanted_of(config: &Config) -> u64 {
+    let each = config.forwards.iter().map(|forward| match forward.to {
+        To::Address(_) => capabilities::FORWARDING,
+        To::Service(_) => capabilities::DIALING,
+    });
+    let dials = if config.dials { capabilities::DIALING } else { 0 };
+    each.fold(dials, |all, one| all | one)
+}
+
 /// Nothing here can fail.
 fn put_in_force(config: Config, prepared: Prepared, lasting: &Lasting, succeed: bool) -> Running {
     let Prepared { exposed, dialers, forwards } = prepared;
     let (wanted, is_wanted) = watch::channel(true);
+    let abilities = wanted_of(&config);
     let links = Links {
         credential: match config.credential {
             Credential::Token(key) => adit_tunnel::handshake::Credential::Token(key),
@@ -143,7 +154,7 @@ fn put_in_force(config: Config, prepared: Prepared, lasting: &Lasting, succeed: 
         instance: lasting.instance,
         hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         exposed: Arc::new(exposed),
-        capabilities: if forwards.is_empty() { 0 } else { capabilities::FORWARDING },
+        capabilities: abilities,
         observe: lasting.observe.clone(),
         board: lasting.board.clone(),
         sessions: lasting.sessions.clone(),

@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit_proto::name::Name;
 use adit_proto::names::InstanceId;
 use adit_proto::reason::Reason;
 use adit_telemetry::reloads::{Answer, Reloads};
 use adit_tunnel::scope::Scope;
+use adit_tunnel::session::Stream;
 use adit_tunnel::workers::Workers;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -26,6 +28,7 @@ use tokio_util::sync::DropGuard;
 use crate::Config;
 use crate::board::Board;
 use crate::clock;
+use crate::dialing::{self, Refused};
 use crate::observe::Observe;
 use crate::running::{Lasting, Running};
 
@@ -187,6 +190,15 @@ impl Agent {
     pub async fn refused(&self) -> String {
         let (gateway, text) = self.board.refused().await;
         if self.gateways > 1 { format!("{gateway}: {text}") } else { text }
+    }
+
+    /// Dials a service by its name, through whichever gateway the agent has a session with, and waits until whoever
+    /// offers it has connected. Only for an agent that was told to dial. Cancel safe.
+    ///
+    /// # Errors
+    /// Why there is no connection, in the gateway's words where they are meant for this agent.
+    pub async fn dial(&self, service: &Name) -> Result<Stream, Refused> {
+        dialing::dial(&self.board, service).await
     }
 
     /// Tells the gateways, takes no new streams, lets open ones finish within the configured time, then ends the

@@ -261,6 +261,12 @@ impl Snapshots {
         self.current.load_full()
     }
 
+    /// Whether no newer snapshot was published than this. Cheap: for whoever asks again and again.
+    #[must_use]
+    pub fn is_current(&self, generation: Generation) -> bool {
+        self.current.load().generation == generation
+    }
+
     /// Compiles these resources and rules and makes them the newest snapshot.
     pub fn publish_all(&self, model: &Model, local: &Local) -> Generation {
         let mut last = self.last.lock();

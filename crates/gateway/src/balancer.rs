@@ -1,6 +1,7 @@
 //! Picks an endpoint and gives out an HTTP connection to its upstream: an idle one if there is one, else a new
 //! stream.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::flow::DataPlane;
 use crate::forward::body::RequestBody;
+use crate::grants::Grant;
 use crate::sessions::Service;
 
 /// An idle connection older than this is not used for a request that must not be sent twice: upstreams close idle
@@ -27,11 +29,25 @@ const FRESH: Duration = Duration::from_secs(2);
 /// Largest head of an upstream's response, in bytes.
 const MAX_RESPONSE_HEAD: usize = 64 * 1024;
 
+/// What a stream is opened for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Errand<'a> {
+    /// The right it rests on.
+    pub(crate) grant: &'a Grant,
+    /// Who connected, for the agent's log.
+    pub(crate) client: Option<SocketAddr>,
+    /// How long the agent may take to connect to the upstream.
+    pub(crate) connect_timeout: Duration,
+}
+
 /// One live offer of a service by one session.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     session: Session,
-    service: ServiceName,
+    /// As it was offered; what it is served as may be another.
+    offered: ServiceName,
+    /// Tells it from the other offers of its session.
+    number: u32,
     pub(crate) instance: InstanceId,
     /// What stands behind it, for the log.
     pub(crate) upstream: Arc<str>,
@@ -48,10 +64,17 @@ struct Idle {
 }
 
 impl Endpoint {
-    pub(crate) fn new(session: Session, offer: &Offer, instance: InstanceId, max_idle: usize) -> Self {
+    pub(crate) fn new(
+        session: Session,
+        offer: &Offer,
+        number: u32,
+        instance: InstanceId,
+        max_idle: usize,
+    ) -> Self {
         Self {
             session,
-            service: offer.service.clone(),
+            offered: offer.service.clone(),
+            number,
             instance,
             upstream: offer.upstream.as_str().into(),
             idle: Mutex::default(),
@@ -108,14 +131,18 @@ impl Endpoint {
     ///
     /// # Errors
     /// Why the session takes no new streams.
-    pub(crate) fn open_stream(&self, header: &StreamHeader) -> Result<Stream, Reason> {
-        debug_assert_eq!(header.service, self.service);
-        self.session.open(header)
+    pub(crate) fn open_stream(&self, errand: &Errand<'_>) -> Result<Stream, Reason> {
+        let header = StreamHeader {
+            service: self.offered.clone(),
+            client_addr: errand.client,
+            connect_timeout: errand.connect_timeout,
+        };
+        self.session.open_tagged(&header, errand.grant.tag(self.number).into())
     }
 
     /// Opens a stream and speaks HTTP/1.1 on it. Waits for nothing: the request travels behind the open.
-    async fn open(self: &Arc<Self>, header: &StreamHeader, plane: &DataPlane) -> Result<Lease, Reason> {
-        let stream = self.session.open(header)?;
+    async fn open(self: &Arc<Self>, errand: &Errand<'_>, plane: &DataPlane) -> Result<Lease, Reason> {
+        let stream = self.open_stream(errand)?;
         let watch = stream.watch();
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(MAX_RESPONSE_HEAD)
@@ -177,7 +204,7 @@ pub(crate) async fn lease(
     service: &Service,
     permit: &Permit,
     wanted: Wanted,
-    header: &StreamHeader,
+    errand: &Errand<'_>,
     plane: &DataPlane,
 ) -> Result<Lease, Reason> {
     debug_assert_eq!(permit.service(), &service.name, "a permit is for one service");
@@ -193,8 +220,7 @@ pub(crate) async fn lease(
             if let Some(lease) = idle {
                 return Ok(lease);
             }
-            debug_assert_eq!(header.service, endpoint.service);
-            match endpoint.open(header, plane).await {
+            match endpoint.open(errand, plane).await {
                 Ok(lease) => return Ok(lease),
                 Err(reason) => refused = reason,
             }

@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use adit_control::TokenEntry;
-use adit_proto::handshake::{ALPN, Hello, Refused, capabilities};
+use adit_control::{Snapshot, Snapshots, Who, authorize_offer};
+use adit_proto::handshake::{ALPN, Hello, Notice, Refused, capabilities};
+use adit_proto::limits::MAX_NOTICES;
+use adit_proto::names::ServiceName;
 use adit_proto::reason::Reason;
-use adit_tunnel::handshake::{self, Agreement, Credential, is_proved};
-use adit_tunnel::proof::{Exporter, TokenKey};
+use adit_tunnel::handshake::{self, Agreement, Credential};
+use adit_tunnel::proof::Exporter;
 use adit_tunnel::read_ahead::ReadAhead;
 use adit_tunnel::scope::Scope;
 use adit_tunnel::session::{Beginning, Session, Side};
@@ -20,17 +22,20 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
-use crate::forwarding::Forwarding;
+use crate::grants::now;
 use crate::listener::accept_all;
 use crate::observe::{Carrier, Observe};
-use crate::sessions::{Arrival, Registration, Sessions};
+use crate::opened::{self, Opened};
+use crate::sessions::{Arrival, Decided, Registration, Sessions, Shown};
 use crate::tcp::ports::Ports;
 use adit_tunnel::transport::quic::Listener;
+use keys::Keys;
 use penalty::Penalties;
 use quic::Door;
 use unproved::{Place, Unproved};
 
 mod http;
+pub(crate) mod keys;
 mod pace;
 mod penalty;
 pub(crate) mod quic;
@@ -43,33 +48,19 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection may wait for its turn: as long as an agent does that has learned to.
 const TURN: Duration = Duration::from_secs(40);
 
-/// A shared token and the name of the built-in identity behind it.
-#[derive(Debug, Clone)]
-pub(crate) struct NamedToken {
-    /// The name, in status, logs and metrics.
-    pub(crate) name: String,
-    /// The token.
-    pub(crate) key: TokenKey,
-}
-
-impl NamedToken {
-    pub(crate) fn new(token: &TokenEntry) -> Self {
-        Self { name: token.name.to_string(), key: TokenKey::new(token.secret.expose().as_bytes()) }
-    }
-}
-
 /// Everything the control port answers from.
 #[derive(Debug)]
 pub(crate) struct ControlPort {
     pub(crate) sessions: Arc<Sessions>,
     /// Public ports that agents may offer.
     pub(crate) ports: Ports,
-    /// What agents may have the gateway connect to.
-    pub(crate) forwarding: Forwarding,
+    /// Streams that agents open.
+    pub(crate) opened: Opened,
+    pub(crate) snapshots: Arc<Snapshots>,
     /// `http` or `tcp`, as `/status` says it.
     pub(crate) mode: &'static str,
     pub(crate) observe: Observe,
-    pub(crate) tokens: Vec<NamedToken>,
+    pub(crate) keys: Keys,
     pub(crate) penalties: Penalties,
     /// PEM of the gateway's own authority, if it has one.
     pub(crate) authority: Option<String>,
@@ -121,6 +112,20 @@ struct Admitted {
     /// Of a session; a further lane has none of its own.
     registration: Option<Registration>,
     beginning: Beginning,
+}
+
+/// What an agent hears of whose offers none is permitted: the first one's message, and what else is.
+fn refused_all(denied: &[Notice]) -> (Reason, String) {
+    let Some(first) = denied.first() else {
+        return (Reason::BadRequest, "the agent offers no service".to_owned());
+    };
+    let mut text = format!("{}: {}", first.service, first.message);
+    match &denied[1..] {
+        [] => {}
+        [other] => text = format!("{text}; nor is {} permitted", other.service),
+        others => text = format!("{text}; nor are {} other offers permitted", others.len()),
+    }
+    (first.reason, text)
 }
 
 impl Caller {
@@ -245,8 +250,8 @@ impl ControlPort {
         }
         let agent = &registration.agent;
         tracing::info!(
-            agent = %agent.instance, hostname = agent.hostname, release = agent.release, identity = %agent.identity,
-            %peer, transport, tls, services = agent.offers.len(), "session opened"
+            agent = %agent.instance, hostname = agent.hostname, release = agent.release, identity = agent.identity(),
+            %peer, transport, tls, services = agent.offers().len(), "session opened"
         );
         Box::pin(agent.live(self.drain_timeout, &self.observe)).await;
         let reason = session.end().unwrap_or(Reason::Unknown);
@@ -287,14 +292,8 @@ impl ControlPort {
         caller: &Caller,
         transport: &'static str,
     ) -> Result<Admitted, (Reason, String)> {
-        let mut proved = None;
-        // Every token is tried, so that the time taken says nothing about which one it was.
-        for token in &self.tokens {
-            if is_proved(&hello, &token.key, &caller.exporter) {
-                proved = Some(token);
-            }
-        }
-        let token = proved.ok_or_else(|| self.unproved(caller.peer))?;
+        let snapshot = self.snapshots.current();
+        let (who, shown, credential) = self.identify(&hello, caller, &snapshot)?;
         let version = hello.agree_version().ok_or_else(|| {
             let text =
                 "this agent's release is too different from the gateway's; upgrade the older of the two";
@@ -304,29 +303,92 @@ impl ControlPort {
             let text = "the gateway is shutting down; another one, or the next one, will answer soon";
             return Err((Reason::Draining, text.to_owned()));
         }
-        let granted = self.forwarding.grant(&hello)?;
-        let release = env!("CARGO_PKG_VERSION");
-        let agreement = Agreement { version, granted, release, notices: Vec::new() };
-        let credential = Credential::Token(token.key.clone());
-        let welcome = handshake::welcome(agreement, &credential, &caller.exporter);
+        let granted = opened::grant(&hello, &snapshot)?;
+        let mut agreement =
+            Agreement { version, granted, release: env!("CARGO_PKG_VERSION"), notices: Vec::new() };
         if hello.capabilities & capabilities::LANES != 0 {
-            let beginning = self.sessions.session_of(&hello, &token.name)?.add_lane(&welcome);
+            let welcome = handshake::welcome(agreement, &credential, &caller.exporter);
+            let beginning = self.sessions.session_of(&hello, &who)?.add_lane(&welcome);
             let said = |reason| (reason, "the session that this lane is for takes none".to_owned());
             return Ok(Admitted { registration: None, beginning: beginning.map_err(said)? });
         }
         if hello.offers.is_empty() && granted == 0 {
             return Err((Reason::BadRequest, "the agent offers no service".to_owned()));
         }
-        let identity: Arc<str> = token.name.as_str().into();
-        let ports = self.ports.claim(&hello.offers)?;
+        let (decided, denied) = self.decide(&hello, &who, &snapshot)?;
+        self.tell(&denied, caller.peer, &who);
+        if granted == 0 && denied.len() == hello.offers.len() {
+            return Err(refused_all(&denied));
+        }
+        if hello.capabilities & capabilities::NOTICES != 0 {
+            agreement.notices = denied;
+            agreement.notices.truncate(MAX_NOTICES);
+        }
+        let welcome = handshake::welcome(agreement, &credential, &caller.exporter);
         let carrier = Carrier { transport, tls: caller.tls };
-        let arrival = Arrival { hello, identity, remote: caller.peer, carrier, ports };
+        let arrival = Arrival { hello, who, shown, remote: caller.peer, carrier, granted, decided };
         let (session, beginning) = Session::prepare(Side::Gateway, &welcome);
         let registration = self.sessions.register(arrival, session)?;
-        if granted & capabilities::FORWARDING != 0 {
-            self.forwarding.serve(&registration.agent, &self.scope);
+        if !self.snapshots.is_current(snapshot.generation()) {
+            // What was published meanwhile may not have found it.
+            let now = now();
+            self.sessions.reconsider_one(&registration.agent, &self.snapshots.current(), &self.ports, now);
         }
+        self.opened.serve(&registration.agent, granted, &self.scope);
         Ok(Admitted { registration: Some(registration), beginning })
+    }
+
+    /// Who says hello.
+    fn identify(
+        &self,
+        hello: &Hello,
+        caller: &Caller,
+        snapshot: &Snapshot,
+    ) -> Result<(Who, Shown, Credential), (Reason, String)> {
+        let key = self.keys.prover(snapshot, hello, &caller.exporter);
+        let key = key.ok_or_else(|| self.unproved(caller.peer))?;
+        Ok((key.who.clone(), Shown::Token(key.secret.clone()), Credential::Token(key.key.clone())))
+    }
+
+    /// What becomes of each offer, and which are not permitted.
+    ///
+    /// # Errors
+    /// One is permitted, and its port cannot be had.
+    fn decide(
+        &self,
+        hello: &Hello,
+        who: &Who,
+        snapshot: &Snapshot,
+    ) -> Result<(Vec<Decided>, Vec<Notice>), (Reason, String)> {
+        let (mut decided, mut denied) = (Vec::new(), Vec::new());
+        for offer in &hello.offers {
+            let service = &offer.service;
+            decided.push(match authorize_offer(snapshot, who, service) {
+                Ok(permit) => {
+                    let served_as = permit.served_as().clone();
+                    let claim = match served_as {
+                        ServiceName::Tcp(port) => Some(self.ports.claim(port)?),
+                        _ => None,
+                    };
+                    Decided { served_as: Some(served_as), claim }
+                }
+                Err(denial) => {
+                    let (reason, message) = (denial.reason, denial.message);
+                    denied.push(Notice { service: service.clone(), reason, message });
+                    Decided::default()
+                }
+            });
+        }
+        Ok((decided, denied))
+    }
+
+    fn tell(&self, denied: &[Notice], peer: SocketAddr, who: &Who) {
+        for Notice { service, reason, message } in denied {
+            self.observe.offer_denied(*reason);
+            if let Some(suppressed) = self.penalties.log.next() {
+                tracing::warn!(%peer, identity = %who, offer = %service, %reason, suppressed, "an offer is not taken: {message}");
+            }
+        }
     }
 
     /// What to say to an agent that proved no token. One from a barred address hears less, but the right token is let

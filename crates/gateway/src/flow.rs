@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ::http::{HeaderValue, Request, Response};
-use adit_control::{Snapshots, authorize};
+use adit_control::{Permit, Snapshots, Subject, authorize};
+use adit_proto::reason::Reason;
 use hyper::body::Incoming;
 
 use crate::config::Limits;
@@ -13,7 +14,7 @@ use crate::forward::{self, Client};
 use crate::http::guard::GuardHandle;
 use crate::observe::{Observe, Record};
 use crate::refusal::{Form, Refusal};
-use crate::sessions::Sessions;
+use crate::sessions::{Service, Sessions};
 use crate::{identify, router};
 
 /// Everything a flow needs, shared by all of them.
@@ -27,6 +28,30 @@ pub(crate) struct DataPlane {
     pub(crate) via: String,
     /// Tasks that belong to flows: upstream connections, upgraded connections and connections of TCP services.
     pub(crate) scope: adit_tunnel::scope::Scope,
+}
+
+impl DataPlane {
+    /// The service that connections to a public TCP port are for: that of its route, else what agents offer there.
+    pub(crate) fn service_at(&self, port: u16) -> Option<Arc<Service>> {
+        let snapshot = self.snapshots.current();
+        match snapshot.route_for_port(port) {
+            Some(name) => Some(self.sessions.named(name)),
+            None => self.sessions.at_port(port),
+        }
+    }
+
+    /// Whether the rules still say what they did when the permit was given. To be asked once something is open: what is
+    /// published later finds it there.
+    ///
+    /// # Errors
+    /// [`Reason::Revoked`].
+    pub(crate) fn still_permitted(&self, permit: &Permit, subject: &Subject) -> Result<(), Reason> {
+        if self.snapshots.is_current(permit.generation()) {
+            return Ok(());
+        }
+        let snapshot = self.snapshots.current();
+        authorize(&snapshot, subject, permit.service()).map(drop).map_err(|_denial| Reason::Revoked)
+    }
 }
 
 /// What is known about the connection a flow came on.
@@ -85,10 +110,12 @@ async fn try_carry(
     let subject = identify::subject(&request, connection.peer, &snapshot);
     record.subject(&subject);
     let host = router::host(&request)?;
-    let service = router::resolve(&host, plane).await?;
+    let service = router::resolve(&host, &snapshot, plane).await?;
     record.routed(&service);
     let permit = authorize(&snapshot, &subject, &service.name)?;
     let trusted = snapshot.rules().trusts(connection.peer.ip());
-    let client = Client { connection, trusted, via: &plane.via };
-    forward::forward(request, &permit, &service, client, plane, record).await
+    let client = Client { connection, subject: &subject, trusted, via: &plane.via };
+    let forwarded = forward::forward(request, &permit, &service, client, plane, record).await;
+    // What was revoked meanwhile has lost its stream or its agents, and that is not the reason.
+    forwarded.map_err(|refusal| plane.still_permitted(&permit, &subject).err().map_or(refusal, Refusal::from))
 }

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request};
-use adit_control::Permit;
-use adit_proto::header::StreamHeader;
+use adit_control::{Permit, Subject};
 use adit_proto::reason::{Fault, Reason};
 use adit_tunnel::stream::StreamError;
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -15,7 +14,7 @@ use hyper::ext::on_informational;
 use tokio::time::Instant;
 
 use self::body::{Progress, RequestBody, ResponseBody, Upload};
-use crate::balancer::{self, Lease, Wanted};
+use crate::balancer::{self, Errand, Lease, Wanted};
 use crate::flow::{Connection, DataPlane};
 use crate::http::guard::GuardHandle;
 use crate::observe::Record;
@@ -33,6 +32,8 @@ const MAX_TRIES: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Client<'a> {
     pub(crate) connection: &'a Connection,
+    /// Who asks.
+    pub(crate) subject: &'a Subject,
     /// The peer is a proxy whose forwarding headers are kept and extended.
     pub(crate) trusted: bool,
     /// This gateway's name in `Via`.
@@ -103,9 +104,9 @@ pub(crate) async fn forward(
     };
     let progress = Progress::new(record.service_counters(), upload);
     let mut body = Some(body);
-    let header = StreamHeader {
-        service: permit.service().clone(),
-        client_addr: Some(client.connection.peer),
+    let errand = Errand {
+        grant: &service.public,
+        client: Some(client.connection.peer),
         connect_timeout: plane.limits.connect_timeout,
     };
 
@@ -116,7 +117,8 @@ pub(crate) async fn forward(
     let mut tries = 0;
     loop {
         tries += 1;
-        let lease = balancer::lease(service, permit, wanted, &header, plane).await?;
+        let lease = balancer::lease(service, permit, wanted, &errand, plane).await?;
+        plane.still_permitted(permit, client.subject)?;
         record.leased(&lease);
         if has_body && !lease.is_reused {
             // A body can be sent once. Until the upstream is connected there is nothing to send it to, and if it

@@ -2,85 +2,37 @@
 //! operator has allowed it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
-use adit_control::{DialPermit, authorize_dial};
-use adit_proto::handshake::{Hello, capabilities};
+use adit_control::{DialPermit, Snapshot, authorize_dial};
 use adit_proto::header::StreamHeader;
-use adit_proto::names::{Destination, ServiceName};
+use adit_proto::names::Destination;
 use adit_proto::reason::Reason;
 use adit_tunnel::relay::{Terms, relay};
-use adit_tunnel::scope::Scope;
 use adit_tunnel::session::Stream;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 
 use crate::flow::DataPlane;
 use crate::http::guard::Abort as _;
 use crate::observe::connection::ConnectionRecord;
-use crate::sessions::AgentSession;
 
 /// How long a half-open stream may stand still is the client's decision; it is on the agent's side.
 const TERMS: Terms = Terms { lost: Reason::UpstreamClosed, patience: None };
 
-/// What forwarding needs.
-#[derive(Debug)]
-pub(crate) struct Forwarding {
-    pub(crate) plane: Arc<DataPlane>,
-    /// Connections at once; those of public listeners count as well.
-    pub(crate) slots: Arc<Semaphore>,
+/// Whether an agent that asks to have connections made here may be granted it.
+///
+/// # Errors
+/// Nobody has allowed that.
+pub(crate) fn grant(snapshot: &Snapshot) -> Result<(), (Reason, String)> {
+    if snapshot.rules().client_forwarding {
+        return Ok(());
+    }
+    let text = "this gateway connects nowhere on behalf of agents; start it with --client-forwarding, or \
+                leave --local out";
+    Err((Reason::ForwardingDenied, text.to_owned()))
 }
 
-impl Forwarding {
-    /// The capabilities that an agent is granted.
-    ///
-    /// # Errors
-    /// It asks to have connections made here, and nobody has allowed that.
-    pub(crate) fn grant(&self, hello: &Hello) -> Result<u64, (Reason, String)> {
-        if hello.offers.iter().any(|offer| matches!(offer.service, ServiceName::Dial(_))) {
-            return Err((Reason::BadRequest, "the agent offers what nobody can be offered".to_owned()));
-        }
-        let asked = hello.capabilities & capabilities::FORWARDING;
-        if asked == 0 || self.plane.snapshots.current().rules().client_forwarding {
-            return Ok(asked);
-        }
-        let text = "this gateway connects nowhere on behalf of agents; start it with --client-forwarding, or \
-                    leave --local out";
-        Err((Reason::ForwardingDenied, text.to_owned()))
-    }
-
-    /// Connects what this agent asks for, until its session ends.
-    pub(crate) fn serve(&self, agent: &Arc<AgentSession>, scope: &Scope) {
-        agent.session.take_opens();
-        // One on each worker, because a worker takes the streams of its own lanes.
-        for worker in 0..scope.workers().count() {
-            let (plane, slots) = (Arc::clone(&self.plane), Arc::clone(&self.slots));
-            let (session, remote, instance) = (agent.session.clone(), agent.remote, agent.instance);
-            scope.spawn_on(worker, "forwarding", async move {
-                while let Some((header, stream)) = session.accept().await {
-                    let ServiceName::Dial(to) = &header.service else {
-                        stream.reset(Reason::NotOffered);
-                        continue;
-                    };
-                    let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-                        stream.reset(Reason::Overloaded);
-                        continue;
-                    };
-                    let record =
-                        plane.observe.begin_forwarded(to, instance, header.client_addr.unwrap_or(remote));
-                    let (to, plane) = (to.clone(), Arc::clone(&plane));
-                    let scope = plane.scope.clone();
-                    scope.spawn("forwarded connection", async move {
-                        carry(stream, &to, &header, record, &plane).await;
-                        drop(slot);
-                    });
-                }
-            });
-        }
-    }
-}
-
-async fn carry(
+/// Connects one stream to where it is for, and moves its bytes.
+pub(crate) async fn carry(
     stream: Stream,
     to: &Destination,
     header: &StreamHeader,

@@ -2,8 +2,9 @@
 //!
 //! Reading order: [`config`] for what a gateway is told; `flow` for the whole life of a request, read this first;
 //! then its phases in order: `identify`, `router`, `balancer`, `forward`. `tcp` is the same for a connection of a TCP
-//! service. `listener` and `http` turn sockets into flows, `proxied` hears from balancers in front, `forwarding` connects
-//! for agents, `sessions` knows which agents are there, `refusal` is the one place that says no, `observe` counts and
+//! service. `listener` and `http` turn sockets into flows, `proxied` hears from balancers in front, `opened` takes streams
+//! of agents: `dialing` joins them to services, `forwarding` connects to addresses. `reach` is what `tcp` and `dialing`
+//! share. `grants` ends what is not permitted any more, `sessions` knows which agents are there, `refusal` is the one place that says no, `observe` counts and
 //! records, `control_port` is where agents, `adit status` and Prometheus connect, `server` puts it together.
 
 mod balancer;
@@ -11,16 +12,20 @@ mod canary;
 mod certificates;
 pub mod config;
 mod control_port;
+mod dialing;
 pub mod enrolling;
 mod flow;
 mod forward;
 mod forwarding;
+mod grants;
 mod http;
 mod identify;
 mod inherited;
 mod listener;
 pub mod observe;
+mod opened;
 mod proxied;
+mod reach;
 mod refusal;
 mod reload;
 mod router;

@@ -67,6 +67,11 @@ struct ByReason {
     reason: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByKind {
+    kind: &'static str,
+}
+
 /// What carries a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct Carrier {
@@ -111,6 +116,10 @@ struct Inner {
     sessions_opened: Counter,
     sessions_ended: Family<ByReason, Counter>,
     takeovers: Counter,
+    dials: Counter,
+    offers_denied: Family<ByReason, Counter>,
+    grants: Gauge,
+    revocations: Family<ByKind, Counter>,
     canaries: Canaries,
     auth_failures: Family<ByReason, Counter>,
     config: Reloads,
@@ -168,6 +177,10 @@ impl Observe {
             sessions_opened: Counter::default(),
             sessions_ended: Family::default(),
             takeovers: Counter::default(),
+            dials: Counter::default(),
+            offers_denied: Family::default(),
+            grants: Gauge::default(),
+            revocations: Family::default(),
             canaries: Canaries::new(),
             auth_failures: Family::default(),
             config: Reloads::default(),
@@ -247,6 +260,21 @@ impl Observe {
 
     pub(crate) fn takeover(&self) {
         self.inner.takeovers.inc();
+    }
+
+    /// An offer was not taken.
+    pub(crate) fn offer_denied(&self, reason: Reason) {
+        self.inner.offers_denied.get_or_create_owned(&ByReason { reason: reason.label() }).inc();
+    }
+
+    /// So many rights are in use.
+    pub(crate) fn grants(&self, count: usize) {
+        self.inner.grants.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// So many of a kind were ended because they are not permitted any more.
+    pub(crate) fn revoked(&self, kind: &'static str, count: usize) {
+        self.inner.revocations.get_or_create_owned(&ByKind { kind }).inc_by(count as u64);
     }
 
     /// A canary came back, or did not.

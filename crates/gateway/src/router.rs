@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use ::http::uri::Authority;
 use ::http::{Request, Version};
-use adit_proto::names::Hostname;
+use adit_control::Snapshot;
+use adit_proto::names::{HostPattern, Hostname, ServiceName};
 use adit_proto::reason::Reason;
 
 use crate::flow::DataPlane;
@@ -56,13 +57,25 @@ fn same_authority(a: &Authority, b: &Authority, scheme: Option<&str>) -> bool {
     a.host().eq_ignore_ascii_case(b.host()) && port(a) == port(b)
 }
 
-/// The service that answers for a host. Right after a start, waits a moment for agents that are on their way back.
+/// The service that answers for a host: that of the most specific among routes and what agents offer, and of a route
+/// where both say the same. Right after a start, waits a moment for agents that are on their way back.
 ///
 /// # Errors
 /// [`Reason::NoRoute`].
-pub(crate) async fn resolve(host: &Option<Hostname>, plane: &DataPlane) -> Result<Arc<Service>, Refusal> {
-    if let Some(service) = plane.sessions.service_for(host.as_ref()) {
-        return Ok(service);
+pub(crate) async fn resolve(
+    host: &Option<Hostname>,
+    snapshot: &Snapshot,
+    plane: &DataPlane,
+) -> Result<Arc<Service>, Refusal> {
+    let routed = host.as_ref().and_then(|host| snapshot.route_for_host(host));
+    let offered = plane.sessions.service_for(host.as_ref());
+    match (routed, offered) {
+        (None, Some(service)) => return Ok(service),
+        (Some((pattern, _)), Some(service)) if service.is_held() && is_narrower(&service.name, pattern) => {
+            return Ok(service);
+        }
+        (Some((_, name)), _) => return Ok(plane.sessions.named(name)),
+        (None, None) => {}
     }
     let came_back = plane.sessions.wait_for_service(host.as_ref(), plane.limits.agent_wait).await;
     came_back.ok_or_else(|| {
@@ -74,9 +87,35 @@ pub(crate) async fn resolve(host: &Option<Hostname>, plane: &DataPlane) -> Resul
     })
 }
 
+/// Whether what is offered is for fewer hosts than a route that is for the same host.
+fn is_narrower(offered: &ServiceName, route: &HostPattern) -> bool {
+    let ServiceName::Host(offered) = offered else { return false };
+    match (offered, route) {
+        (HostPattern::Exact(_), HostPattern::Exact(_)) | (HostPattern::Any, _) => false,
+        (HostPattern::Exact(_) | HostPattern::Suffix(_), HostPattern::Any)
+        | (HostPattern::Exact(_), HostPattern::Suffix(_)) => true,
+        (HostPattern::Suffix(offered), HostPattern::Suffix(route)) => {
+            offered.as_str().len() > route.as_str().len()
+        }
+        (HostPattern::Suffix(_), HostPattern::Exact(_)) => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_narrower_of_offer_and_route_wins_and_a_route_wins_a_tie() {
+        let narrower =
+            |offered: &str, route: &str| is_narrower(&offered.parse().unwrap(), &route.parse().unwrap());
+        assert!(narrower("a.b.example", "*.b.example") && narrower("*.b.example", "*.example"));
+        assert!(narrower("a.example", "*") && narrower("*.example", "*"));
+        for (offered, route) in [("a.example", "a.example"), ("*.example", "*.example"), ("*", "*")] {
+            assert!(!narrower(offered, route), "{offered}");
+        }
+        assert!(!narrower("*.example", "*.b.example") && !narrower("*", "a.example"));
+    }
 
     fn host_of(target: &str, fields: &[&str]) -> Result<Option<String>, Reason> {
         let mut request = Request::builder().uri(target);

@@ -18,15 +18,17 @@ use tokio_util::sync::DropGuard;
 use crate::Config;
 use crate::certificates;
 use crate::config::{Control, HttpListener, TcpServices};
+use crate::control_port::keys::Keys;
 use crate::control_port::quic::Door;
-use crate::control_port::{ControlPort, Doors, NamedToken};
+use crate::control_port::{ControlPort, Doors};
 use crate::enrolling::Enrolling;
 use crate::flow::DataPlane;
-use crate::forwarding::Forwarding;
+use crate::grants;
 use crate::http::Serving;
 use crate::inherited::Inherited;
 use crate::listener::{self, Face};
 use crate::observe::Observe;
+use crate::opened::Opened;
 use crate::reload::Reloadable;
 use crate::sessions::Sessions;
 use crate::status;
@@ -77,6 +79,7 @@ pub struct Gateway {
     authority: Option<String>,
     enrolling: Arc<Enrolling>,
     sessions: Arc<Sessions>,
+    snapshots: Arc<Snapshots>,
     serving: Arc<Serving>,
     ports: Ports,
     observe: Observe,
@@ -134,13 +137,13 @@ impl Gateway {
         let sessions =
             Sessions::new(observe.clone(), config.limits.max_sessions, config.limits.max_idle_streams);
         let reloadable = reloadable(&config, &control_identity, &publics);
-        let tokens = reloadable.snapshots.current().tokens().iter().map(NamedToken::new).collect();
+        let snapshots = Arc::clone(&reloadable.snapshots);
         let (listeners, connections, flows, control, asking) =
             (Scope::new(), Scope::over(workers), Scope::over(workers), Scope::over(workers), Scope::new());
         let slots = Arc::new(Semaphore::new(config.limits.max_connections));
         let penalties = ControlPort::penalties(config.limits.max_auth_failures);
         let plane = Arc::new(DataPlane {
-            snapshots: Arc::clone(&reloadable.snapshots),
+            snapshots: Arc::clone(&snapshots),
             sessions: Arc::clone(&sessions),
             observe: observe.clone(),
             limits: config.limits,
@@ -154,10 +157,11 @@ impl Gateway {
         let port = Arc::new(ControlPort {
             sessions: Arc::clone(&sessions),
             ports: ports.clone(),
-            forwarding: Forwarding { plane, slots: Arc::clone(&slots) },
+            opened: Opened { plane: Arc::clone(&plane), slots: Arc::clone(&slots) },
+            snapshots: Arc::clone(&snapshots),
             mode: if publics.is_empty() { status::TCP } else { status::HTTP },
             observe: observe.clone(),
-            tokens,
+            keys: Keys::default(),
             penalties,
             authority: control_identity.authority.clone(),
             hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
@@ -169,6 +173,7 @@ impl Gateway {
             scope: control.clone(),
         });
         asking.spawn("control port", port.run(doors));
+        asking.spawn("grants", grants::follow(plane, ports.clone()));
         asking.spawn("pool sweeper", sweep(Arc::clone(&sessions)));
         let http_addrs = publics.iter().map(|public| public.addr).collect();
         let authority_pem = control_identity.authority.clone();
@@ -185,6 +190,7 @@ impl Gateway {
             authority: authority_pem,
             enrolling,
             sessions,
+            snapshots,
             serving,
             ports,
             observe,
@@ -236,6 +242,12 @@ impl Gateway {
     #[must_use]
     pub const fn enrolling(&self) -> &Arc<Enrolling> {
         &self.enrolling
+    }
+
+    /// What decisions are made by. Whoever publishes there changes them.
+    #[must_use]
+    pub const fn snapshots(&self) -> &Arc<Snapshots> {
+        &self.snapshots
     }
 
     /// Agents connected now.

@@ -4,24 +4,31 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use adit_proto::handshake::{Hello, Offer, capabilities};
+use adit_control::model::Timestamp;
+use adit_control::{Snapshot, Who};
+use adit_proto::handshake::{Hello, capabilities};
 use adit_proto::name::Name;
-use adit_proto::names::{HostPattern, Hostname, InstanceId, ServiceName};
+use adit_proto::names::{Hostname, InstanceId, ServiceName};
 use adit_proto::reason::Reason;
 use adit_tunnel::session::Session;
-use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::agent::{AgentSession, Shown};
+use self::agent::{Binding, Bindings};
+use self::services::Routes;
+pub(crate) use self::services::Service;
 use crate::balancer::Endpoint;
-use crate::canary;
-use crate::observe::{Carrier, NO_SERVICE, Observe, ServiceCounters};
-use crate::tcp::ports::Claim;
+use crate::grants::Grants;
+use crate::observe::{Carrier, NO_SERVICE, Observe};
+use crate::tcp::ports::{Claim, Ports};
+
+mod agent;
+mod services;
 
 /// Services at most; a session that offers more is refused.
 const MAX_SERVICES: usize = 100_000;
@@ -35,200 +42,26 @@ const SUCCESSION: Duration = Duration::from_secs(10);
 /// to new ones beyond that many.
 const MAX_LABELS: usize = 1000;
 
-/// One service: what it is reached by, and whoever offers it now.
-#[derive(Debug)]
-pub(crate) struct Service {
-    pub(crate) name: ServiceName,
-    pub(crate) counters: ServiceCounters,
-    endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
-    next: AtomicUsize,
-    /// When the last endpoint left; `None` since one has joined.
-    left: Mutex<Option<Instant>>,
-    /// Ticks when an endpoint joins.
-    joined: watch::Sender<()>,
-}
-
-impl Service {
-    /// The endpoints now, starting with the one whose turn it is.
-    pub(crate) fn endpoints(&self) -> impl Iterator<Item = Arc<Endpoint>> + use<> {
-        let endpoints = self.endpoints.load_full();
-        let start = if endpoints.len() > 1 { self.next.fetch_add(1, Ordering::Relaxed) } else { 0 };
-        (0..endpoints.len()).map(move |i| Arc::clone(&endpoints[(start + i) % endpoints.len()]))
-    }
-
-    /// Endpoints there are, whatever their state.
-    pub(crate) fn endpoint_count(&self) -> usize {
-        self.endpoints.load().len()
-    }
-
-    /// Whether this service's hosts are its own: somebody offers it, or did a moment ago and may come back. Only
-    /// then does it keep a wider pattern from answering for them.
-    fn is_held(&self) -> bool {
-        self.endpoint_count() > 0 || self.left.lock().is_none_or(|left| left.elapsed() < HELD)
-    }
-
-    /// Since when nobody offers it, if nobody does and nothing else has hold of it. Meant for whoever holds the
-    /// routes for writing: nobody can take hold of it meanwhile.
-    fn idle_since(self: &Arc<Self>) -> Option<Instant> {
-        let left = *self.left.lock();
-        left.filter(|_| self.endpoint_count() == 0 && Arc::strong_count(self) == 1)
-    }
-
-    fn join(&self, endpoint: &Arc<Endpoint>) {
-        // First: for a moment it looks as if it had not been left yet, and not as if it had been empty for long.
-        *self.left.lock() = None;
-        self.endpoints.rcu(|old| {
-            let mut endpoints = Vec::clone(old);
-            endpoints.push(Arc::clone(endpoint));
-            endpoints
-        });
-        self.joined.send_replace(());
-    }
-
-    pub(crate) fn has_endpoint(&self) -> bool {
-        self.endpoints.load().iter().any(|endpoint| endpoint.is_open())
-    }
-
-    /// Waits until an endpoint is there, at most until `deadline`. Cancel safe.
-    pub(crate) async fn wait_for_endpoint(&self, deadline: Instant) -> bool {
-        let mut joined = self.joined.subscribe();
-        loop {
-            if self.has_endpoint() {
-                return true;
-            }
-            if !matches!(tokio::time::timeout_at(deadline, joined.changed()).await, Ok(Ok(()))) {
-                return self.has_endpoint();
-            }
-        }
-    }
-}
-
-/// Looked up for each request.
-#[derive(Debug, Default)]
-struct Routes {
-    exact: HashMap<Hostname, Arc<Service>>,
-    /// By the domain below which every host belongs to the service.
-    suffix: HashMap<Box<str>, Arc<Service>>,
-    any: Option<Arc<Service>>,
-    /// TCP services by their port; their listeners know them, so nobody looks them up for a connection.
-    ports: HashMap<u16, Arc<Service>>,
-    named: HashMap<Name, Arc<Service>>,
-}
-
-impl Routes {
-    /// The most specific service that holds a host; if none does, the most specific one that ever did.
-    fn find<'a>(&'a self, host: Option<&'a Hostname>) -> Option<&'a Arc<Service>> {
-        let mut remembered = None;
-        for service in self.candidates(host) {
-            if service.is_held() {
-                return Some(service);
-            }
-            remembered = remembered.or(Some(service));
-        }
-        remembered
-    }
-
-    /// Every service whose pattern matches, most specific first.
-    fn candidates<'a>(&'a self, host: Option<&'a Hostname>) -> impl Iterator<Item = &'a Arc<Service>> {
-        let exact = host.and_then(|host| self.exact.get(host));
-        let domains = std::iter::successors(host.map(Hostname::as_str), |rest| Some(rest.split_once('.')?.1));
-        let suffixes = domains.skip(1).filter_map(|domain| self.suffix.get(domain));
-        exact.into_iter().chain(suffixes).chain(self.any.as_ref())
-    }
-
-    fn get(&self, name: &ServiceName) -> Option<&Arc<Service>> {
-        match name {
-            ServiceName::Host(HostPattern::Exact(host)) => self.exact.get(host),
-            ServiceName::Host(HostPattern::Suffix(domain)) => self.suffix.get(domain.as_str()),
-            ServiceName::Host(HostPattern::Any) => self.any.as_ref(),
-            ServiceName::Tcp(port) => self.ports.get(port),
-            ServiceName::Named(name) => self.named.get(name),
-            ServiceName::Dial(_) => None,
-        }
-    }
-
-    fn insert(&mut self, service: Arc<Service>) {
-        match &service.name {
-            ServiceName::Host(HostPattern::Exact(host)) => drop(self.exact.insert(host.clone(), service)),
-            ServiceName::Host(HostPattern::Suffix(domain)) => {
-                drop(self.suffix.insert(domain.as_str().into(), service));
-            }
-            ServiceName::Host(HostPattern::Any) => self.any = Some(service),
-            ServiceName::Tcp(port) => drop(self.ports.insert(*port, service)),
-            ServiceName::Named(name) => drop(self.named.insert(name.clone(), service)),
-            // Offers of it are refused, and nobody would find them.
-            ServiceName::Dial(_) => {}
-        }
-    }
-
-    fn remove(&mut self, name: &ServiceName) {
-        match name {
-            ServiceName::Host(HostPattern::Exact(host)) => drop(self.exact.remove(host)),
-            ServiceName::Host(HostPattern::Suffix(domain)) => drop(self.suffix.remove(domain.as_str())),
-            ServiceName::Host(HostPattern::Any) => self.any = None,
-            ServiceName::Tcp(port) => drop(self.ports.remove(port)),
-            ServiceName::Named(name) => drop(self.named.remove(name)),
-            ServiceName::Dial(_) => {}
-        }
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Arc<Service>> {
-        self.exact
-            .values()
-            .chain(self.suffix.values())
-            .chain(self.any.as_ref())
-            .chain(self.ports.values())
-            .chain(self.named.values())
-    }
-
-    /// Services nobody has offered for this long, with their end, oldest first.
-    fn empty_for(&self, age: Duration) -> Vec<(Instant, ServiceName)> {
-        let idle = self.all().filter_map(|service| Some((service.idle_since()?, service)));
-        let old = idle.filter(|(since, _)| since.elapsed() >= age);
-        let mut old: Vec<_> = old.map(|(since, service)| (since, service.name.clone())).collect();
-        old.sort_by_key(|(since, _)| *since);
-        old
-    }
-
-    fn len(&self) -> usize {
-        self.exact.len()
-            + self.suffix.len()
-            + usize::from(self.any.is_some())
-            + self.ports.len()
-            + self.named.len()
-    }
-}
-
-/// One connected agent.
-#[derive(Debug)]
-pub(crate) struct AgentSession {
-    pub(crate) instance: InstanceId,
-    generation: u64,
-    /// The name of the token it proved.
-    pub(crate) identity: Arc<str>,
-    pub(crate) remote: SocketAddr,
-    pub(crate) carrier: Carrier,
-    pub(crate) since: SystemTime,
-    pub(crate) release: String,
-    pub(crate) hostname: String,
-    pub(crate) offers: Vec<Offer>,
-    pub(crate) session: Session,
-    /// Cancelled when the agent has another session, and this one only finishes what it carries.
-    succeeded: CancellationToken,
-    answers_canaries: bool,
-    endpoints: Vec<(Arc<Service>, Arc<Endpoint>)>,
-    /// What keeps its TCP ports bound, until it is withdrawn.
-    ports: Mutex<Vec<Claim>>,
-}
-
 /// Who says hello, and how it got here.
 pub(crate) struct Arrival {
     pub(crate) hello: Hello,
-    pub(crate) identity: Arc<str>,
+    pub(crate) who: Who,
+    pub(crate) shown: Shown,
     pub(crate) remote: SocketAddr,
     pub(crate) carrier: Carrier,
-    /// The TCP ports it offers, bound already.
-    pub(crate) ports: Vec<Claim>,
+    /// Capabilities it was granted.
+    pub(crate) granted: u64,
+    /// What becomes of each offer of the hello, in its order.
+    pub(crate) decided: Vec<Decided>,
+}
+
+/// What becomes of an offer.
+#[derive(Debug, Default)]
+pub(crate) struct Decided {
+    /// What it is an endpoint of; `None`: it is not taken.
+    pub(crate) served_as: Option<ServiceName>,
+    /// Its TCP port, bound already, unless a route has it.
+    pub(crate) claim: Option<Claim>,
 }
 
 /// All agents.
@@ -240,6 +73,7 @@ pub(crate) struct Sessions {
     appeared: watch::Sender<()>,
     started: Instant,
     observe: Observe,
+    grants: Grants,
     max: usize,
     max_idle_streams: usize,
     /// [`MAX_SERVICES`] and [`MAX_LABELS`]; fewer in tests.
@@ -255,11 +89,32 @@ impl Sessions {
             appeared: watch::Sender::new(()),
             started: Instant::now(),
             observe,
+            grants: Grants::default(),
             max,
             max_idle_streams,
             max_services: MAX_SERVICES,
             max_labels: MAX_LABELS,
         })
+    }
+
+    pub(crate) const fn grants(&self) -> &Grants {
+        &self.grants
+    }
+
+    /// The service of this name, whether or not anybody offers it.
+    pub(crate) fn named(&self, name: &Name) -> Arc<Service> {
+        let name = ServiceName::Named(name.clone());
+        if let Some(service) = self.routes.read().get(&name) {
+            return Arc::clone(service);
+        }
+        let mut routes = self.routes.write();
+        self.make_room(&mut routes, 1);
+        self.service(&mut routes, &name)
+    }
+
+    /// The service of a TCP port that no route claims.
+    pub(crate) fn at_port(&self, port: u16) -> Option<Arc<Service>> {
+        self.routes.read().ports.get(&port).map(Arc::clone)
     }
 
     pub(crate) fn service_for(&self, host: Option<&Hostname>) -> Option<Arc<Service>> {
@@ -292,9 +147,9 @@ impl Sessions {
         arrival: &Arrival,
     ) -> Result<(), (Reason, String)> {
         match agents.get(&arrival.hello.instance) {
-            Some(known) if known.identity != arrival.identity => Err((
+            Some(known) if known.who != arrival.who => Err((
                 Reason::Unauthorized,
-                "this instance id belongs to a session of another token".to_owned(),
+                "this instance id belongs to a session of another identity".to_owned(),
             )),
             Some(known) if known.generation >= arrival.hello.generation => {
                 Err((Reason::Replaced, "a newer session of the same agent is connected already".to_owned()))
@@ -303,7 +158,8 @@ impl Sessions {
                 Err((Reason::Overloaded, format!("the gateway holds {} sessions already", self.max)))
             }
             Some(_) | None => {
-                let new = arrival.hello.offers.iter().filter(|o| routes.get(&o.service).is_none()).count();
+                let new = arrival.decided.iter().filter_map(|decided| decided.served_as.as_ref());
+                let new = new.filter(|service| routes.get(service).is_none()).count();
                 self.make_room(routes, new);
                 if routes.len() + new > self.max_services {
                     return Err((Reason::Overloaded, "the gateway knows too many services".to_owned()));
@@ -338,11 +194,11 @@ impl Sessions {
     ///
     /// # Errors
     /// The reason and a sentence for the agent's log when there is none, or none of this identity.
-    pub(crate) fn session_of(&self, hello: &Hello, identity: &str) -> Result<Session, (Reason, String)> {
+    pub(crate) fn session_of(&self, hello: &Hello, who: &Who) -> Result<Session, (Reason, String)> {
         let agents = self.agents.lock();
         agents
             .get(&hello.instance)
-            .filter(|agent| agent.generation == hello.generation && *agent.identity == *identity)
+            .filter(|agent| agent.generation == hello.generation && agent.who == *who)
             .map(|agent| agent.session.clone())
             .ok_or_else(|| (Reason::Replaced, "the session that this lane is for has ended".to_owned()))
     }
@@ -361,36 +217,41 @@ impl Sessions {
         let mut agents = self.agents.lock();
         let mut routes = self.routes.write();
         self.check(&agents, &mut routes, &arrival)?;
-        let Arrival { hello, identity, remote, carrier, ports } = arrival;
+        let Arrival { hello, who, shown, remote, carrier, granted, decided } = arrival;
         let is_succession = hello.capabilities & capabilities::SUCCESSION != 0;
-        let endpoints = hello.offers.iter().map(|offer| {
-            let endpoint = Endpoint::new(session.clone(), offer, hello.instance, self.max_idle_streams);
-            (self.service(&mut routes, &offer.service), Arc::new(endpoint))
+        let offers_tcp = hello.offers.iter().any(|offer| offer.service.tcp_port().is_some());
+        let list = hello.offers.into_iter().zip(decided).zip(1..).map(|((offer, decided), number)| {
+            let endpoint = decided.served_as.map(|served_as| {
+                let endpoint =
+                    Endpoint::new(session.clone(), &offer, number, hello.instance, self.max_idle_streams);
+                (self.service(&mut routes, &served_as), Arc::new(endpoint))
+            });
+            Binding { offer, endpoint, claim: decided.claim }
         });
+        let list = list.collect::<Vec<_>>();
+        for (service, endpoint) in list.iter().filter_map(|binding| binding.endpoint.as_ref()) {
+            service.join(endpoint);
+        }
+        for claim in list.iter().filter_map(|binding| binding.claim.as_ref()) {
+            claim.serve();
+        }
         let agent = Arc::new(AgentSession {
             instance: hello.instance,
             generation: hello.generation,
-            identity,
+            who,
+            shown,
             remote,
             carrier,
             since: SystemTime::now(),
             release: hello.release,
             hostname: hello.hostname,
-            endpoints: endpoints.collect(),
-            offers: hello.offers,
-            ports: Mutex::new(ports),
             session,
+            granted,
             succeeded: CancellationToken::new(),
             answers_canaries: hello.capabilities & capabilities::CANARIES != 0,
+            offers_tcp,
+            bound: Mutex::new(Bindings { list, is_withdrawn: false }),
         });
-        for (service, endpoint) in &agent.endpoints {
-            service.join(endpoint);
-        }
-        for claim in agent.ports.lock().iter() {
-            if let Some(service) = routes.ports.get(&claim.port()) {
-                claim.serve(service);
-            }
-        }
         let replaced = agents.insert(agent.instance, Arc::clone(&agent));
         drop(routes);
         drop(agents);
@@ -405,7 +266,7 @@ impl Sessions {
             }
         }
         self.appeared.send_replace(());
-        self.observe.session_opened(carrier, agent.offers_tcp());
+        self.observe.session_opened(carrier, agent.offers_tcp);
         Ok(Registration { sessions: Arc::clone(self), agent })
     }
 
@@ -421,16 +282,64 @@ impl Sessions {
             }
             ServiceName::Tcp(port) => self.observe.port(&label, *port),
         };
-        let service = Arc::new(Service {
-            name: name.clone(),
-            counters,
-            endpoints: ArcSwap::from_pointee(Vec::new()),
-            next: AtomicUsize::new(0),
-            left: Mutex::new(None),
-            joined: watch::Sender::new(()),
-        });
+        let public = self.grants.of(&Who::Public, name);
+        let service = Arc::new(Service::new(name.clone(), counters, public));
         routes.insert(Arc::clone(&service));
         service
+    }
+
+    /// Makes an offer of a standing session reachable. For an agent that holds its bindings.
+    fn bind(
+        &self,
+        agent: &AgentSession,
+        binding: &mut Binding,
+        number: u32,
+        as_: &ServiceName,
+        ports: &Ports,
+    ) {
+        if let ServiceName::Tcp(port) = as_ {
+            match ports.claim(*port) {
+                Ok(claim) => binding.claim = Some(claim),
+                Err((reason, text)) => {
+                    tracing::warn!(agent = %agent.instance, %reason, "an offer cannot be taken: {text}");
+                    return;
+                }
+            }
+        }
+        let endpoint = Endpoint::new(
+            agent.session.clone(),
+            &binding.offer,
+            number,
+            agent.instance,
+            self.max_idle_streams,
+        );
+        let endpoint = Arc::new(endpoint);
+        let mut routes = self.routes.write();
+        self.make_room(&mut routes, 1);
+        let service = self.service(&mut routes, as_);
+        service.join(&endpoint);
+        drop(routes);
+        if let Some(claim) = &binding.claim {
+            claim.serve();
+        }
+        binding.endpoint = Some((service, endpoint));
+        self.appeared.send_replace(());
+    }
+
+    /// Decides again about every session and offer; how many streams that has ended.
+    pub(crate) fn reconsider(&self, snapshot: &Snapshot, ports: &Ports, now: Timestamp) -> usize {
+        self.list().iter().map(|agent| agent.reconsider(self, snapshot, ports, now)).sum()
+    }
+
+    /// Decides again about one session, which may have come with an older snapshot.
+    pub(crate) fn reconsider_one(
+        &self,
+        agent: &AgentSession,
+        snapshot: &Snapshot,
+        ports: &Ports,
+        now: Timestamp,
+    ) {
+        agent.reconsider(self, snapshot, ports, now);
     }
 
     /// The connected agents, longest connected first.
@@ -447,77 +356,11 @@ impl Sessions {
     /// Gives up streams that have waited too long for a next request, and services that nobody has offered for long.
     pub(crate) fn sweep(&self, max_idle: Duration) {
         for agent in self.list() {
-            for (_, endpoint) in &agent.endpoints {
-                endpoint.sweep(max_idle);
-            }
+            agent.sweep(max_idle);
         }
         let mut routes = self.routes.write();
         let old = routes.empty_for(REMEMBERED);
         self.forget(&mut routes, old.into_iter());
-    }
-}
-
-impl AgentSession {
-    fn offers_tcp(&self) -> bool {
-        self.offers.iter().any(|offer| offer.service.tcp_port().is_some())
-    }
-
-    /// Takes this session's endpoints out of balancing; their idle streams are closed, and ports that nobody else
-    /// offers are free again.
-    pub(crate) fn withdraw(&self) {
-        for (service, endpoint) in &self.endpoints {
-            endpoint.close();
-            service.endpoints.rcu(|old| {
-                old.iter().filter(|other| !Arc::ptr_eq(other, endpoint)).map(Arc::clone).collect::<Vec<_>>()
-            });
-            if service.endpoint_count() == 0 {
-                *service.left.lock() = Some(Instant::now());
-            }
-        }
-        drop(std::mem::take(&mut *self.ports.lock()));
-    }
-}
-
-impl AgentSession {
-    /// Lets the session's life take its course: ends when it has ended. One that has a successor is closed as soon as
-    /// it carries nothing any more, and at the latest after `patience`. One that carries no canary any more is given
-    /// up: its agent is asked for another, and whatever still moves in this one may finish.
-    pub(crate) async fn live(&self, patience: Duration, observe: &Observe) {
-        let session = &self.session;
-        tokio::select! {
-            _reason = session.draining() => {}
-            () = self.succeeded.cancelled() => {}
-            () = self.canaries(observe) => {
-                tracing::warn!(agent = %self.instance, "the session carries nothing although it stands; replacing it");
-                session.announce(Reason::CanaryLost);
-                self.withdraw();
-                if tokio::time::timeout(SUCCESSION, self.succeeded.cancelled()).await.is_err() {
-                    session.close(Reason::CanaryLost);
-                }
-            }
-        }
-        // It finishes what it has; nothing new goes there, and idle streams are let go.
-        self.withdraw();
-        tokio::select! {
-            _reason = session.closed() => {}
-            () = self.succeeded.cancelled() => {
-                drop(tokio::time::timeout(patience, session.drain(Reason::Replaced)).await);
-                session.close(Reason::Replaced);
-            }
-        }
-        session.closed().await;
-    }
-}
-
-impl AgentSession {
-    /// Ends when the agent has been asked in vain; never for one that does not answer canaries by its own word.
-    async fn canaries(&self, observe: &Observe) {
-        if !self.answers_canaries {
-            return std::future::pending().await;
-        }
-        let seed =
-            self.instance.as_bytes().iter().fold(self.generation, |seed, byte| seed << 4 ^ u64::from(*byte));
-        canary::watch(&self.session, seed, |outcome| observe.canary(outcome)).await;
     }
 }
 
@@ -537,7 +380,7 @@ impl Drop for Registration {
         }
         drop(agents);
         let reason = self.agent.session.end().unwrap_or(Reason::Unknown);
-        self.sessions.observe.session_ended(self.agent.carrier, reason, self.agent.offers_tcp());
+        self.sessions.observe.session_ended(self.agent.carrier, reason, self.agent.offers_tcp);
     }
 }
 

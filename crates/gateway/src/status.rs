@@ -70,7 +70,7 @@ impl Client {
             client_id: agent.instance.to_string(),
             remote_addr: canonical(agent.remote).to_string(),
             since: rfc3339(agent.since),
-            upstreams: agent.offers.iter().map(show).collect(),
+            upstreams: agent.offers().iter().map(show).collect(),
             transport: agent.carrier.transport.to_owned(),
         }
     }

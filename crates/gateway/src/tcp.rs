@@ -2,34 +2,24 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use adit_control::{Subject, authorize};
-use adit_proto::header::StreamHeader;
 use adit_proto::proxy_header::{Ends, Version};
-use adit_proto::reason::{Fault, Reason};
+use adit_proto::reason::Reason;
 use adit_tunnel::relay::{Terms, relay};
 use adit_tunnel::session::Stream;
-use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 
-use crate::balancer::Endpoint;
 use crate::config::TcpServices;
 use crate::flow::DataPlane;
 use crate::http::guard::Abort as _;
 use crate::observe::connection::ConnectionRecord;
 use crate::proxied;
+use crate::reach::{self, Early, Flow};
 use crate::sessions::Service;
 
 pub(crate) mod ports;
 
-/// Bytes of a client that may travel before its upstream is connected.
-const EARLY: usize = 16 * 1024;
-/// What an agent may take beyond its own timeout to say that it has passed.
-const MARGIN: Duration = Duration::from_secs(2);
-/// Pause before endpoints that took no stream are asked again.
-const PAUSE: Duration = Duration::from_millis(20);
 /// Silence ends no TCP connection: nobody knows what it means. Keep-alive finds clients that are gone.
 const TERMS: Terms = Terms { lost: Reason::ClientGone, patience: None };
 
@@ -107,6 +97,7 @@ async fn connect(
     let subject = Subject::public(Some(source.ip().to_canonical()));
     record.subject(&subject);
     let permit = authorize(&snapshot, &subject, &service.name).map_err(|denial| denial.reason)?;
+    let flow = Flow { permit: &permit, subject: &subject, grant: &service.public };
     let mut early = Early::default();
     if let Some(version) = way.proxy_protocol {
         let here = || client.local_addr().map_err(|_lost| Reason::ClientGone);
@@ -114,102 +105,5 @@ async fn connect(
         Ends { source, destination }.encode(version, &mut early.bytes);
         early.added = early.bytes.len();
     }
-    let header = StreamHeader {
-        service: permit.service().clone(),
-        client_addr: Some(source),
-        connect_timeout: plane.limits.connect_timeout,
-    };
-    open(client, service, &header, early, plane, record).await
-}
-
-/// Opens a stream whose upstream is connected, at one endpoint after another. What the client has sent meanwhile
-/// travels behind each opening, and is kept until one has succeeded.
-///
-/// # Errors
-/// Why the last one failed; [`Reason::NoAgent`] when there is none; [`Reason::ClientGone`].
-async fn open(
-    client: &TcpStream,
-    service: &Service,
-    header: &StreamHeader,
-    mut early: Early,
-    plane: &DataPlane,
-    record: &mut ConnectionRecord,
-) -> Result<Stream, Reason> {
-    let limits = &plane.limits;
-    let deadline = Instant::now() + limits.agent_wait;
-    loop {
-        let mut refused = Reason::NoAgent;
-        for endpoint in service.endpoints().filter(|endpoint| endpoint.is_open()) {
-            let attempt = attempt(client, &endpoint, header, &mut early);
-            match tokio::time::timeout(limits.connect_timeout + MARGIN, attempt).await {
-                Ok(Ok(stream)) => {
-                    record.leased(&endpoint, early.bytes.len() - early.added);
-                    return Ok(stream);
-                }
-                Ok(Err(Reason::ClientGone)) => return Err(Reason::ClientGone),
-                Ok(Err(reason)) => refused = reason,
-                Err(_elapsed) => refused = Reason::UpstreamTimeout,
-            }
-        }
-        // An upstream that cannot be connected to has been tried everywhere; an agent may come back.
-        let is_away = refused.fault() == Fault::Agent;
-        if !is_away || !service.wait_for_endpoint(deadline).await || Instant::now() >= deadline {
-            return Err(refused);
-        }
-        if refused != Reason::NoAgent {
-            tokio::time::sleep(PAUSE).await;
-        }
-    }
-}
-
-/// What is to reach the upstream first: what is said about the client, and what it sent before its upstream was
-/// connected.
-#[derive(Default)]
-struct Early {
-    bytes: Vec<u8>,
-    /// So many of them are not the client's.
-    added: usize,
-    /// Nothing more is read early.
-    is_read: bool,
-}
-
-/// Opens a stream at one endpoint and waits until its upstream is connected. Until that is so, nothing has reached
-/// the upstream.
-async fn attempt(
-    client: &TcpStream,
-    endpoint: &Endpoint,
-    header: &StreamHeader,
-    early: &mut Early,
-) -> Result<Stream, Reason> {
-    let mut stream = endpoint.open_stream(header)?;
-    let watch = stream.watch();
-    if !early.is_read {
-        tokio::select! {
-            biased;
-            () = watch.opened() => {}
-            read = read_early(client, &mut early.bytes) => {
-                read.map_err(|_lost| Reason::ClientGone)?;
-                early.is_read = true;
-            }
-        }
-    }
-    if !early.bytes.is_empty() && stream.write_all(&early.bytes).await.is_err() {
-        return Err(watch.end().unwrap_or(Reason::AgentLost));
-    }
-    watch.opened().await;
-    if watch.is_opened() { Ok(stream) } else { Err(watch.end().unwrap_or(Reason::AgentLost)) }
-}
-
-/// Reads what there is once, without a buffer while there is nothing. The end is left for the relay to find. Cancel
-/// safe.
-async fn read_early(client: &TcpStream, bytes: &mut Vec<u8>) -> std::io::Result<()> {
-    loop {
-        client.readable().await?;
-        bytes.reserve_exact(EARLY);
-        match client.try_read_buf(bytes) {
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => bytes.shrink_to_fit(),
-            Err(error) => return Err(error),
-            Ok(_) => return Ok(()),
-        }
-    }
+    reach::open(client, source, service, flow, early, plane, record).await
 }

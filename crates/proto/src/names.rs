@@ -181,6 +181,15 @@ pub fn canary() -> ServiceName {
     ServiceName::Host(HostPattern::Exact(Hostname("adit-canary.invalid".into())))
 }
 
+/// Where an agent asks the gateway why it does not reach a service: it sends the name and reads a text.
+///
+/// # Panics
+/// Never: the name is one.
+#[must_use]
+pub fn explain() -> ServiceName {
+    ServiceName::Host(HostPattern::Exact(Hostname("adit-explain.invalid".into())))
+}
+
 impl ServiceName {
     /// The TCP port, if it is reached by one.
     #[must_use]

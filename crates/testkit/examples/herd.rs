@@ -185,6 +185,7 @@ fn config(number: usize, control: SocketAddr) -> Config {
             upstream: "http_status:204".parse().unwrap(),
         }],
         forwards: Vec::new(),
+        dials: false,
         listen: None,
         drain_timeout: Duration::from_secs(1),
         process_log: None,

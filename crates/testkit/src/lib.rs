@@ -17,6 +17,7 @@ pub mod h2;
 pub mod logs;
 pub mod ports;
 pub mod proxy;
+pub mod rights;
 pub mod samples;
 pub mod session;
 pub mod tcp;
@@ -27,11 +28,13 @@ pub mod wire;
 pub mod world;
 
 pub use adit_agent as agent;
+pub use adit_control as control;
 pub use adit_gateway as gateway;
 pub use adit_proto as proto;
 pub use adit_telemetry as telemetry;
 pub use adit_tunnel as tunnel;
 
+pub use rights::Rights;
 pub use session::Puppet;
 pub use upstream::{Answer, Upstream};
 pub use wait::{Signal, until, within};

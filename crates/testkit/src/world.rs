@@ -3,10 +3,13 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use adit_agent::config::{Credential, Forward, GatewayUrl, Service, Transport, Upstream, Verify};
+use adit_agent::config::{Credential, Forward, GatewayUrl, Service, To, Transport, Upstream, Verify};
 use adit_agent::{Agent, Config as AgentConfig};
+use adit_control::model::Model;
+use adit_control::{Local, Rules, Snapshots};
 use adit_gateway::config::{Config, Control, HttpListener, Limits, LocalToken, SecretText, TcpServices, Tls};
 use adit_gateway::{Gateway, Inherited, StartError};
 use adit_telemetry::logs::{FlushGuard, LineWriter};
@@ -41,6 +44,7 @@ pub struct Plan {
 pub struct AgentPlan {
     offers: Vec<(String, String)>,
     forwards: Vec<Forward>,
+    dials: bool,
     transport: Transport,
     token: String,
     drain_timeout: Duration,
@@ -57,6 +61,7 @@ impl AgentPlan {
         Self {
             offers: Vec::new(),
             forwards: Vec::new(),
+            dials: false,
             transport: Transport::Auto,
             token: TOKEN.to_owned(),
             drain_timeout: Duration::from_secs(10),
@@ -77,7 +82,21 @@ impl AgentPlan {
     /// Listens here and has the gateway connect there.
     #[must_use]
     pub fn forward(mut self, listen: SocketAddr, to: &str) -> Self {
-        self.forwards.push(Forward { listen, to: to.parse().unwrap() });
+        self.forwards.push(Forward { listen, to: To::Address(to.parse().unwrap()) });
+        self
+    }
+
+    /// Listens here and dials this service.
+    #[must_use]
+    pub fn forward_to(mut self, listen: SocketAddr, service: &str) -> Self {
+        self.forwards.push(Forward { listen, to: To::Service(service.parse().unwrap()) });
+        self
+    }
+
+    /// Dials services by their names.
+    #[must_use]
+    pub const fn dials(mut self) -> Self {
+        self.dials = true;
         self
     }
 
@@ -149,6 +168,7 @@ impl AgentPlan {
             verify: Verify::TokenProof,
             services: self.offers.iter().map(service).collect(),
             forwards: self.forwards.clone(),
+            dials: self.dials,
             listen: Some(any_port()),
             drain_timeout: self.drain_timeout,
             process_log: None,
@@ -372,6 +392,23 @@ impl World {
             })
             .await,
         );
+    }
+
+    /// What the gateway decides by; publishing there changes it.
+    #[must_use]
+    pub fn snapshots(&self) -> &Arc<Snapshots> {
+        self.gateway.as_ref().unwrap().snapshots()
+    }
+
+    /// Makes these resources what the gateway decides by, beside its own configuration.
+    pub fn publish(&self, model: &Model) {
+        let Config { tokens, allow, trusted_proxies, client_forwarding, .. } = &self.config;
+        let rules = Rules {
+            allow: allow.clone(),
+            trusted_proxies: trusted_proxies.clone(),
+            client_forwarding: *client_forwarding,
+        };
+        self.snapshots().publish_all(model, &Local { rules, tokens: tokens.clone() });
     }
 
     /// A client's connection in cleartext.

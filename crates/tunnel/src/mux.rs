@@ -13,7 +13,7 @@
 //! takes a whole window faster than two round trips has the window doubled, up to [`limits::MAX_WINDOW`] a stream,
 //! [`GROWTH_BUDGET`] a lane, and a bound for the process.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::task::{Poll, Waker, ready};
 use std::time::Duration;
@@ -336,14 +336,14 @@ impl Mux {
         self.wake_driver();
     }
 
-    /// Resets every stream whose tag is among these; how many there were.
+    /// Resets every stream with a tag that is meant; how many there were.
     pub(crate) fn reset_tagged(
         &mut self,
-        tags: &HashSet<u64>,
+        is_meant: &impl Fn(u64) -> bool,
         reason: Reason,
         wake: &mut Vec<Waker>,
     ) -> usize {
-        let is_meant = |row: &Row| row.gone.is_none() && tags.contains(&row.tag);
+        let is_meant = |row: &Row| row.gone.is_none() && row.tag != 0 && is_meant(row.tag);
         let meant: Vec<_> = self.rows.iter().filter(|(_, row)| is_meant(row)).map(|(id, _)| *id).collect();
         for id in &meant {
             self.reset(*id, reason, wake);

@@ -4,7 +4,6 @@
 //! one task, its driver, that moves its bytes: a lane that is lost takes only its own streams along, and one that is
 //! full or stalled is passed by.
 
-use std::collections::HashSet;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
@@ -128,9 +127,9 @@ impl Session {
         self.lanes.open(header, tag).map(|(lane, id)| Stream::new(lane, id))
     }
 
-    /// Resets every stream that was opened with one of these tags and has not ended; how many there were.
-    pub fn reset_tagged(&self, tags: &HashSet<u64>, reason: Reason) -> usize {
-        self.lanes.reset_tagged(tags, reason)
+    /// Resets every stream that was opened with a tag that is meant and has not ended; how many there were.
+    pub fn reset_tagged(&self, is_meant: impl Fn(u64) -> bool, reason: Reason) -> usize {
+        self.lanes.reset_tagged(&is_meant, reason)
     }
 
     /// The next stream the peer opens on a lane that this worker moves; `None` once the session is closed. One waiter

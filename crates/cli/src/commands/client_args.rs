@@ -189,6 +189,7 @@ impl ClientArgs {
                 verify: self.verify()?,
                 services: offered.services,
                 forwards: offered.forwards,
+                dials: false,
                 credential: Credential::Token(self.token.read()?.key()),
                 listen: self.listen,
                 drain_timeout: self.drain_timeout,

@@ -174,6 +174,7 @@ async fn start_agent(key: &TokenKey, control: SocketAddr, upstream: Upstream) ->
         verify: Verify::TokenProof,
         services: vec![Service { name: HostPattern::Any.into(), upstream }],
         forwards: Vec::new(),
+        dials: false,
         listen: Some(any(0)),
         drain_timeout: DRAIN,
         process_log: None,

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 
-use adit_agent::config::Forward;
+use adit_agent::config::{Forward, To};
 
 use crate::commands::client_args::{ClientArgs, Offered};
 use crate::error::CliError;
@@ -59,7 +59,7 @@ fn forward(text: &str) -> Result<Forward, String> {
     let (port, to) = text.split_once(':').ok_or(form)?;
     let port: u16 = port.parse().map_err(|_not_a_port| format!("`{port}` is not a port; {form}"))?;
     let to = to.parse().map_err(|cause| format!("`{to}` is not a host and a port ({cause}); {form}"))?;
-    Ok(Forward { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), to })
+    Ok(Forward { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), to: To::Address(to) })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use adit_agent::config::{Config, Credential, Forward, GatewayUrl, Service, Transport, Upstream, Verify};
+use adit_agent::config::{Config, Credential, Forward, GatewayUrl, Service, To, Transport, Upstream, Verify};
 use adit_proto::names::{Destination, HostPattern, ServiceName};
 use adit_tunnel::proof::TokenKey;
 use adit_tunnel::proxy::Egress;
@@ -206,6 +206,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<AgentSettings
             verify,
             services,
             forwards,
+            dials: false,
             listen,
             drain_timeout: drain_timeout?,
             process_log: None,
@@ -398,7 +399,7 @@ fn forwards(reader: &mut Reader<'_>, root: &Fields<'_>) -> Vec<Forward> {
             let hint = "give each an address of its own";
             reader.problem(fields.value_at(FORWARD_LISTEN.name), what, hint);
         }
-        forwards.push(Forward { listen, to });
+        forwards.push(Forward { listen, to: To::Address(to) });
     }
     forwards
 }

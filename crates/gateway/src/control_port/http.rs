@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_proto::reason::Reason;
-use adit_tunnel::proof::Prover;
+use adit_tunnel::proof::{Prover, TokenKey};
 use adit_tunnel::transport::{CONNECT_PATH, WebSocketIo, limits};
 use aws_lc_rs::digest;
 use base64::Engine as _;
@@ -23,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio_websockets::ServerBuilder;
 
+use super::keys::NamedKey;
 use super::{Caller, ControlPort};
 use crate::refusal::REASON;
 use crate::status::{Client, Info, Status, rfc3339};
@@ -125,11 +126,11 @@ impl Endpoint {
 }
 
 /// How a caller showed that it knows a token.
-enum Shown<'a> {
+enum Shown {
     /// By sending it.
     Token,
     /// By a proof bound to this channel; it expects one back.
-    Proof(&'a adit_tunnel::proof::TokenKey),
+    Proof(Arc<NamedKey>),
 }
 
 fn answer(request: Request<Incoming>, caller: &Caller, port: &Arc<ControlPort>) -> Response<Full<Bytes>> {
@@ -206,8 +207,8 @@ fn protected<B>(
     };
     let mut response = plain(StatusCode::OK, content_type, body.clone());
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Shown::Proof(key) = shown {
-        let proof = key.prove(Prover::Answerer, &caller.exporter, body.as_bytes());
+    if let Shown::Proof(shown) = shown {
+        let proof = shown.key.prove(Prover::Answerer, &caller.exporter, body.as_bytes());
         if let Ok(value) = HeaderValue::from_str(&hex(&proof)) {
             response.headers_mut().insert(PROOF, value);
         }
@@ -216,26 +217,23 @@ fn protected<B>(
 }
 
 #[expect(clippy::result_large_err, reason = "both are answers; the error is the shorter path")]
-fn authenticate<'a, B>(
+fn authenticate<B>(
     request: &Request<B>,
     caller: &Caller,
-    port: &'a ControlPort,
-) -> Result<Shown<'a>, Response<Full<Bytes>>> {
+    port: &ControlPort,
+) -> Result<Shown, Response<Full<Bytes>>> {
     let presented = request.headers().get(header::AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
     let said = format!("{} {}", request.method(), request.uri().path());
-    let mut shown = None;
-    // Every token is tried, so that the time taken says nothing about which one it was.
-    for token in &port.tokens {
-        if let Some(bearer) = scheme(presented, b"bearer ") {
-            if token.key.is_token(bearer) {
-                shown = Some(Shown::Token);
-            }
-        } else if let Some(proof) = scheme(presented, b"adit-proof ").and_then(unhex)
-            && token.key.check(Prover::Caller, &caller.exporter, said.as_bytes(), &proof)
-        {
-            shown = Some(Shown::Proof(&token.key));
-        }
-    }
+    let snapshot = port.snapshots.current();
+    let shown = if let Some(bearer) = scheme(presented, b"bearer ") {
+        port.keys.find(&snapshot, |key| key.is_token(bearer)).map(|_| Shown::Token)
+    } else {
+        let proof = scheme(presented, b"adit-proof ").and_then(unhex);
+        let is_it = |key: &TokenKey, proof: &[u8]| {
+            key.check(Prover::Caller, &caller.exporter, said.as_bytes(), proof)
+        };
+        proof.and_then(|proof| port.keys.find(&snapshot, |key| is_it(key, &proof))).map(Shown::Proof)
+    };
     shown.ok_or_else(|| {
         if port.penalties.is_barred(caller.peer.ip()) {
             port.failed(caller.peer, Reason::RateLimited);

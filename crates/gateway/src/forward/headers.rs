@@ -306,7 +306,12 @@ mod tests {
 
     fn rewritten(request: Request<()>, trusted: bool) -> Request<()> {
         let connection = Connection::new("203.0.113.7:1".parse().unwrap(), "https", None);
-        let client = Client { connection: &connection, trusted, via: "adit-test" };
+        let client = Client {
+            connection: &connection,
+            subject: &adit_control::Subject::public(None),
+            trusted,
+            via: "adit-test",
+        };
         let mut request = request;
         let is_upgrade = wants_upgrade(&request);
         to_upstream(&mut request, &client, is_upgrade).unwrap();

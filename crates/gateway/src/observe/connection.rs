@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use adit_control::Subject;
+use adit_control::{Subject, Who};
+use adit_proto::name::Name;
 use adit_proto::names::{Destination, InstanceId, ServiceName};
 use adit_proto::reason::Reason;
 use adit_telemetry::logs::LineWriter;
@@ -19,6 +20,7 @@ use tokio::time::Instant;
 
 use super::{ANONYMOUS, ByReason, Observe, ServiceCounters};
 use crate::balancer::Endpoint;
+use crate::grants::Grant;
 use crate::sessions::Service;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -63,6 +65,12 @@ pub(crate) struct ConnectionRecord {
     observe: Observe,
     name: ServiceName,
     counters: ServiceCounters,
+    /// It came to a port of the gateway's.
+    is_public: bool,
+    /// Who asks; `None`: a client of a public port.
+    who: Option<Name>,
+    /// Kept while it is open.
+    grant: Option<Arc<Grant>>,
     client: IpAddr,
     started: Instant,
     wait: Option<Duration>,
@@ -89,7 +97,9 @@ impl Observe {
             port.open.inc();
             port.accepted.inc();
         }
-        self.record(service.name.clone(), service.counters.clone(), peer, None)
+        let mut record = self.record(service.name.clone(), service.counters.clone(), peer, None);
+        record.is_public = true;
+        record
     }
 
     /// Starts the record of a connection that is made for an agent.
@@ -101,6 +111,23 @@ impl Observe {
     ) -> ConnectionRecord {
         let counters = self.inner.forwarded.clone();
         self.record(ServiceName::Dial(to.clone()), counters, client, Some(Via::Agent(agent)))
+    }
+
+    /// Starts the record of a dial. It counts for nobody's service until it is permitted: names that agents make up are
+    /// no labels.
+    pub(crate) fn begin_dial(
+        &self,
+        name: &Name,
+        who: &Who,
+        agent: InstanceId,
+        client: SocketAddr,
+    ) -> ConnectionRecord {
+        self.inner.dials.inc();
+        let counters = self.inner.unrouted.clone();
+        let name = ServiceName::Named(name.clone());
+        let mut record = self.record(name, counters, client, Some(Via::Agent(agent)));
+        record.who = who.name().cloned();
+        record
     }
 
     fn record(
@@ -115,6 +142,9 @@ impl Observe {
             observe: self.clone(),
             name,
             counters,
+            is_public: false,
+            who: None,
+            grant: None,
             client: peer.ip().to_canonical(),
             started: Instant::now(),
             wait: None,
@@ -132,6 +162,17 @@ impl ConnectionRecord {
         if let Some(address) = subject.address {
             self.client = address;
         }
+    }
+
+    /// It is permitted, and for this service.
+    pub(crate) fn reaches(&mut self, service: &Service) {
+        self.counters = service.counters.clone();
+        self.name = service.name.clone();
+    }
+
+    /// What it rests on is in use until it ends.
+    pub(crate) fn rests_on(&mut self, grant: Arc<Grant>) {
+        self.grant = Some(grant);
     }
 
     /// The upstream is connected, and has been sent this many bytes.
@@ -162,7 +203,7 @@ impl ConnectionRecord {
         let agent = agent.map(|agent| agent.to_string());
         let line = RequestLine {
             time: SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH),
-            identity: Some(ANONYMOUS),
+            identity: Some(self.who.as_ref().map_or(ANONYMOUS, Name::as_str)),
             service: Some(&service),
             route: Some(&service),
             client: self.client,
@@ -214,7 +255,7 @@ impl Drop for ConnectionRecord {
     fn drop(&mut self) {
         let inner = &self.observe.inner;
         inner.flows.dec();
-        if matches!(self.name, ServiceName::Tcp(_)) {
+        if self.is_public {
             inner.connections.dec();
         }
         if let Some(port) = &self.counters.inner.port {

@@ -73,6 +73,25 @@ pub const FAMILIES: &[Described] = &[
         "Sessions that replaced an older one of the same agent, that is: reconnects the gateway had not noticed",
     ),
     family(
+        "adit_dials_total",
+        "counter",
+        "",
+        "Dials of services by agents, whether or not they were permitted",
+    ),
+    family(
+        "adit_offers_denied_total",
+        "counter",
+        "reason",
+        "Offers of agents that were not taken when they came, by reason",
+    ),
+    family("adit_grants", "gauge", "", "Rights in use: pairs of a service and somebody who may reach it"),
+    family(
+        "adit_revocations_total",
+        "counter",
+        "kind",
+        "What was ended because it is not permitted any more: session, offer, stream",
+    ),
+    family(
         "adit_canary_round_trip_seconds",
         "histogram",
         "",
@@ -132,6 +151,10 @@ pub(super) fn register(
     add!("adit_sessions_opened_total", inner.sessions_opened);
     add!("adit_sessions_ended_total", inner.sessions_ended);
     add!("adit_session_takeovers_total", inner.takeovers);
+    add!("adit_dials_total", inner.dials);
+    add!("adit_offers_denied_total", inner.offers_denied);
+    add!("adit_grants", inner.grants);
+    add!("adit_revocations_total", inner.revocations);
     add!("adit_canary_round_trip_seconds", inner.canaries.round_trips);
     add!("adit_canary_failures_total", inner.canaries.failures);
     add!("adit_canary_last_success_timestamp_seconds", inner.canaries.last_success);

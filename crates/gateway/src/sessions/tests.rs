@@ -1,6 +1,7 @@
 //! Registration under both locks: who wins, who is evicted, what is forgotten.
 
-use adit_proto::handshake::PROOF_LEN;
+use adit_control::model::SecretText;
+use adit_proto::handshake::{Offer, PROOF_LEN};
 use adit_tunnel::scope::Scope;
 use adit_tunnel::session::Side;
 use bytes::Bytes;
@@ -53,6 +54,12 @@ impl Table {
     }
 }
 
+/// Endpoints of the service that is offered first.
+fn endpoints(registration: &Registration) -> usize {
+    let bound = registration.agent.bound.lock();
+    bound.list[0].endpoint.as_ref().unwrap().0.endpoint_count()
+}
+
 fn arrival((instance, generation): (u8, u64), hosts: &[&str]) -> Arrival {
     let offer = |host: &&str| Offer { service: host.parse().unwrap(), upstream: "x".to_owned() };
     let hello = Hello {
@@ -65,12 +72,15 @@ fn arrival((instance, generation): (u8, u64), hosts: &[&str]) -> Arrival {
         offers: hosts.iter().map(offer).collect(),
         proof: [0; PROOF_LEN],
     };
+    let decided = |offer: &Offer| Decided { served_as: Some(offer.service.clone()), claim: None };
     Arrival {
+        decided: hello.offers.iter().map(decided).collect(),
         hello,
-        identity: "default".into(),
+        who: Who::Token("default".parse().unwrap()),
+        shown: Shown::Token(SecretText::new("t".to_owned())),
+        granted: 0,
         remote: "192.0.2.1:1".parse().unwrap(),
         carrier: Carrier { transport: "tls", tls: "full" },
-        ports: Vec::new(),
     }
 }
 
@@ -145,7 +155,7 @@ async fn who_comes_first_is_decided_when_a_session_is_taken_in() {
     assert!(matches!(table.register((1, 1), &["a.example"]), Err(Reason::Replaced)));
     assert!(matches!(table.register((2, 1), &["a.example"]), Err(Reason::Overloaded)));
     assert_eq!((table.sessions.count(), newer.agent.session.end()), (1, None));
-    assert_eq!(newer.agent.endpoints[0].0.endpoint_count(), 1);
+    assert_eq!(endpoints(&newer), 1);
 }
 
 #[tokio::test]
@@ -157,7 +167,7 @@ async fn a_ghost_is_closed_by_its_successor_and_a_session_that_leaves_is_not() {
     leaving.agent.session.announce(Reason::Draining);
     let last = table.register((1, 3), &["a.example"]).unwrap();
     assert_eq!((leaving.agent.session.end(), last.agent.session.end()), (None, None));
-    assert_eq!(last.agent.endpoints[0].0.endpoint_count(), 1, "only the last one is given requests");
+    assert_eq!(endpoints(&last), 1, "only the last one is given requests");
     // Nobody answers at the other end, so it is closed when its time is over.
     leaving.agent.live(Duration::from_millis(10), &table.observe).await;
     assert_eq!(leaving.agent.session.end(), Some(Reason::Replaced));

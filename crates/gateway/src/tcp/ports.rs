@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use adit_proto::handshake::Offer;
+use adit_control::Snapshot;
 use adit_proto::reason::Reason;
 use adit_tunnel::scope::Scope;
 use parking_lot::Mutex;
@@ -18,7 +18,6 @@ use crate::config::TcpServices;
 use crate::flow::DataPlane;
 use crate::inherited::Inherited;
 use crate::listener::{self, accept_all};
-use crate::sessions::Service;
 
 /// Every port that is bound. Clones are the same table.
 #[derive(Debug, Clone)]
@@ -33,6 +32,8 @@ struct Inner {
     own: Vec<u16>,
     inherited: Inherited,
     bound: Mutex<Bound>,
+    /// What keeps the ports of routes bound.
+    routed: Mutex<HashMap<u16, Claim>>,
     slots: Arc<Semaphore>,
     plane: Arc<DataPlane>,
     /// Accept loops.
@@ -46,7 +47,7 @@ struct Bound {
     is_closed: bool,
 }
 
-/// A bound port and how many offers hold it.
+/// A bound port and how many offers and routes hold it.
 #[derive(Debug)]
 struct Held {
     claims: usize,
@@ -89,19 +90,15 @@ impl Ports {
         plane: Arc<DataPlane>,
         listeners: Scope,
     ) -> Self {
-        let bound = Mutex::default();
-        Self { inner: Arc::new(Inner { settings, own, inherited, bound, slots, plane, listeners }) }
+        let (bound, routed) = (Mutex::default(), Mutex::default());
+        Self { inner: Arc::new(Inner { settings, own, inherited, bound, routed, slots, plane, listeners }) }
     }
 
-    /// Binds the ports among these offers, as far as nobody has yet. They are let go when the claims are dropped.
+    /// Binds a port, if nobody has yet. It is let go when the last claim to it is dropped.
     ///
     /// # Errors
-    /// The reason and a sentence for the agent's log: a port is not allowed, or cannot be bound.
-    pub(crate) fn claim(&self, offers: &[Offer]) -> Result<Vec<Claim>, (Reason, String)> {
-        offers.iter().filter_map(|offer| offer.service.tcp_port()).map(|port| self.claim_one(port)).collect()
-    }
-
-    fn claim_one(&self, port: u16) -> Result<Claim, (Reason, String)> {
+    /// The reason and a sentence for the agent's log: the port is not allowed, or cannot be bound.
+    pub(crate) fn claim(&self, port: u16) -> Result<Claim, (Reason, String)> {
         let settings = self.inner.settings.as_ref().ok_or_else(|| {
             unavailable(
                 "this gateway takes no TCP services; run `adit tcp server`, or add `tcp:` to gateway.yaml",
@@ -132,21 +129,48 @@ impl Ports {
         Ok(Claim { ports: self.clone(), port })
     }
 
+    /// Binds the ports that routes lead from and lets go of those that they do not lead from any more. One that cannot be
+    /// bound is tried again with the next call.
+    pub(crate) fn follow(&self, snapshot: &Snapshot) {
+        if self.inner.settings.is_none() {
+            return;
+        }
+        let mut routed = std::mem::take(&mut *self.inner.routed.lock());
+        routed.retain(|port, _| snapshot.route_for_port(*port).is_some());
+        for (port, service) in snapshot.routed_ports() {
+            match self.claim(port) {
+                _ if routed.contains_key(&port) => {}
+                Ok(claim) => {
+                    claim.serve();
+                    routed.insert(port, claim);
+                }
+                Err((Reason::Draining, _)) => {}
+                Err((_, text)) => {
+                    tracing::warn!(port, %service, "a route's port is not served: {text}");
+                }
+            }
+        }
+        *self.inner.routed.lock() = routed;
+    }
+
     /// Closes every port for good.
     pub(crate) fn close(&self) {
+        let routed = std::mem::take(&mut *self.inner.routed.lock());
         let mut bound = self.inner.bound.lock();
         bound.is_closed = true;
         for held in bound.ports.values() {
             held.door.close();
             held.scope.cancel();
         }
+        drop(bound);
+        drop(routed);
     }
 
-    fn serve(&self, port: u16, service: &Arc<Service>) {
+    fn serve(&self, port: u16) {
         let mut bound = self.inner.bound.lock();
         let Some(held) = bound.ports.get_mut(&port).filter(|held| !held.is_served) else { return };
         held.is_served = true;
-        let (inner, service, door) = (Arc::clone(&self.inner), Arc::clone(service), Arc::clone(&held.door));
+        let (inner, door) = (Arc::clone(&self.inner), Arc::clone(&held.door));
         let Some(way) = inner.settings.as_ref().map(Way::of) else { return };
         held.scope.spawn("tcp listener", async move {
             let door = CloseOnDrop(door);
@@ -155,7 +179,8 @@ impl Ports {
                 |cx| door.0.poll_accept(cx),
                 slots,
                 |tcp, peer, slot| {
-                    let (plane, service) = (Arc::clone(&inner.plane), Arc::clone(&service));
+                    let plane = Arc::clone(&inner.plane);
+                    let Some(service) = plane.service_at(port) else { return };
                     inner.plane.scope.spawn_with("tcp connection", tcp, move |tcp| async move {
                         super::carry(tcp, peer, way, &service, &plane).await;
                         drop(slot);
@@ -175,7 +200,11 @@ impl Ports {
             held.door.close();
             held.scope.cancel();
             bound.ports.remove(&port);
-            tracing::info!(port, purpose = "tcp", "no longer listening: nobody offers it any more");
+            tracing::info!(
+                port,
+                purpose = "tcp",
+                "no longer listening: nobody offers it any more, and no route leads from it"
+            );
         }
     }
 }
@@ -195,7 +224,7 @@ fn why_not(addr: SocketAddr, error: &io::Error) -> String {
     format!("the gateway cannot listen on {addr} ({error}): {advice}")
 }
 
-/// One offer's hold on a public port. Dropping the last one closes the port.
+/// An offer's or a route's hold on a public port. Dropping the last one closes the port.
 #[derive(Debug)]
 pub(crate) struct Claim {
     ports: Ports,
@@ -203,14 +232,9 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// Which port.
-    pub(crate) const fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// Takes connections from here on, for this service. Until then they wait in the kernel.
-    pub(crate) fn serve(&self, service: &Arc<Service>) {
-        self.ports.serve(self.port, service);
+    /// Takes connections from here on. Until then they wait in the kernel.
+    pub(crate) fn serve(&self) {
+        self.ports.serve(self.port);
     }
 }
 

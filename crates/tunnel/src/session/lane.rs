@@ -1,6 +1,5 @@
 //! The lanes of a session: each is one connection with a driver of its own.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
@@ -199,10 +198,10 @@ impl Lanes {
         state.up.iter().map(|lane| lane.with(|mux, _| f(lane, mux))).collect()
     }
 
-    /// Resets every stream with one of these tags; how many there were.
-    pub(super) fn reset_tagged(&self, tags: &HashSet<u64>, reason: Reason) -> usize {
+    /// Resets every stream with a tag that is meant; how many there were.
+    pub(super) fn reset_tagged(&self, is_meant: &impl Fn(u64) -> bool, reason: Reason) -> usize {
         let lanes = self.state.lock().up.clone();
-        lanes.iter().map(|lane| lane.with(|mux, wake| mux.reset_tagged(tags, reason, wake))).sum()
+        lanes.iter().map(|lane| lane.with(|mux, wake| mux.reset_tagged(is_meant, reason, wake))).sum()
     }
 
     /// Whether `holds` for every lane that stands.

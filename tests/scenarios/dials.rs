@@ -43,7 +43,8 @@ fn developer() -> AgentPlan {
 
 #[tokio::test]
 async fn a_service_is_reached_by_its_name_and_the_log_says_by_whom() {
-    let mut world = offering(&Tcp::echo().await).await;
+    let echo = Tcp::echo().await;
+    let mut world = offering(&echo).await;
     let here = local();
     let dialling = world.join(developer().forward_to(here, "DB.")).await;
     let mut client = within("a connection", TcpStream::connect(here)).await.unwrap();
@@ -91,7 +92,8 @@ async fn a_mebibyte_goes_each_way_unchanged_and_each_half_ends_for_itself() {
 
 #[tokio::test]
 async fn who_may_not_dial_hears_the_same_whether_the_service_exists_or_not() {
-    let mut world = offering(&Tcp::echo().await).await;
+    let echo = Tcp::echo().await;
+    let mut world = offering(&echo).await;
     let stranger = world.join(AgentPlan::new().token(STRANGER).dials()).await;
     let mut said = Vec::new();
     for service in ["db", "hidden", "nothing"] {
@@ -112,7 +114,8 @@ async fn who_may_not_dial_hears_the_same_whether_the_service_exists_or_not() {
 
 #[tokio::test]
 async fn a_service_that_nobody_offers_now_is_no_agent() {
-    let mut world = offering(&Tcp::echo().await).await;
+    let echo = Tcp::echo().await;
+    let mut world = offering(&echo).await;
     let dialling = world.join(developer()).await;
     drop(world.take_agent(0));
     world.agents_become(1).await;

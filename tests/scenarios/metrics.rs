@@ -78,6 +78,7 @@ async fn every_documented_family_exists_with_its_labels_and_moves() {
         let rare = [
             "adit_canary_failures_total",
             "adit_dials_total",
+            "adit_grants",
             "adit_offers_denied_total",
             "adit_revocations_total",
         ];

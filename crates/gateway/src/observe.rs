@@ -187,6 +187,12 @@ impl Observe {
             unrouted,
             forwarded,
         };
+        // There from the start, so that an alert need not tell "none" from "not known".
+        for kind in ["session", "offer", "stream"] {
+            drop(inner.revocations.get_or_create_owned(&ByKind { kind }));
+        }
+        let denied = ByReason { reason: Reason::NotPermitted.label() };
+        drop(inner.offers_denied.get_or_create_owned(&denied));
         families::register(&inner, process_log, revision, workers);
         Self { inner: Arc::new(inner) }
     }

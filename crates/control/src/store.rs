@@ -241,6 +241,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         let no = "this gateway keeps its state in memory only: there is no file to back up; start it with a state directory";
         Box::pin(future::ready(Err(StoreError::Unsupported(no))))
     }
+
+    /// Lets go of what the store holds, once everything that was asked before is done, so that the next process can have
+    /// it while this one finishes. Watches end; whatever is asked later is [`StoreError::Unavailable`].
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(future::ready(()))
+    }
 }
 
 /// A store that is shared.

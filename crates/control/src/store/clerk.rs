@@ -4,8 +4,9 @@ use std::fmt;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use tokio::runtime::Builder;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout_at;
 
 use super::StoreError;
@@ -25,7 +26,9 @@ pub(super) trait Desk: Send + 'static {
 
 /// The thread. It ends when this is dropped, and is waited for: what it owns is closed then.
 pub(super) struct Clerk<S> {
-    jobs: Option<mpsc::Sender<Job<S>>>,
+    jobs: Mutex<Option<mpsc::Sender<Job<S>>>>,
+    /// Its other end goes when what the thread owned is closed.
+    lives: watch::Receiver<()>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -34,9 +37,13 @@ impl<S: Desk> Clerk<S> {
         let failed = |error: std::io::Error| StoreError::Unavailable(error.into());
         let (sender, jobs) = mpsc::channel(WAITING);
         let runtime = Builder::new_current_thread().enable_time().build().map_err(failed)?;
-        let work = move || runtime.block_on(work(desk, jobs));
+        let (living, lives) = watch::channel(());
+        let work = move || {
+            runtime.block_on(work(desk, jobs));
+            drop(living);
+        };
         let thread = thread::Builder::new().name(name.to_owned()).spawn(work).map_err(failed)?;
-        Ok(Self { jobs: Some(sender), thread: Some(thread) })
+        Ok(Self { jobs: Mutex::new(Some(sender)), lives, thread: Some(thread) })
     }
 
     /// Has it do something. Cancel safe: what is not begun when the future is dropped may still be done, whole.
@@ -44,15 +51,23 @@ impl<S: Desk> Clerk<S> {
         &self,
         job: impl FnOnce(&mut S) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let gone = || StoreError::Unavailable("the thread of the store has ended".into());
+        let gone = || StoreError::Unavailable("the store has been closed".into());
         let (reply, answer) = oneshot::channel();
         let job: Job<S> = Box::new(move |desk| {
             // Nobody waits for the answer of a request that was dropped.
             drop(reply.send(job(desk)));
         });
-        let jobs = self.jobs.as_ref().ok_or_else(gone)?;
+        let jobs = self.jobs.lock().clone().ok_or_else(gone)?;
         jobs.send(job).await.ok().ok_or_else(gone)?;
+        drop(jobs);
         answer.await.ok().ok_or_else(gone)?
+    }
+
+    /// Has the thread end when it has done what it was asked, and waits for that. Cancel safe: it ends anyway.
+    pub(super) async fn close(&self) {
+        drop(self.jobs.lock().take());
+        let mut lives = self.lives.clone();
+        while lives.changed().await.is_ok() {}
     }
 }
 
@@ -72,7 +87,7 @@ async fn work<S: Desk>(mut desk: S, mut jobs: mpsc::Receiver<Job<S>>) {
 
 impl<S> Drop for Clerk<S> {
     fn drop(&mut self) {
-        self.jobs = None;
+        drop(self.jobs.get_mut().take());
         if let Some(thread) = self.thread.take() {
             // A thread that panicked has said so already.
             drop(thread.join());

@@ -4,11 +4,12 @@
 //! ours, `files` who may use it, `copies` how it is backed up and put back.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 
 use self::failure::Failure;
 use self::files::Lock;
@@ -23,6 +24,9 @@ mod failure;
 mod files;
 mod schema;
 mod writer;
+
+/// How often a directory that is in use is looked at.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// A store in a directory. The directory is used by one process at a time.
 #[derive(Debug)]
@@ -67,6 +71,22 @@ impl SqliteStore {
             writer: Clerk::start("adit-store", writer)?,
             reader: Clerk::start("adit-store-read", reader)?,
         })
+    }
+
+    /// As [`Self::open`], and waits so long for another process to let go of the directory: the one before, which drains.
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub async fn open_within(directory: &Path, patience: Duration) -> Result<Self, StoreError> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match Self::open(directory) {
+                Err(StoreError::InUse(_)) if Instant::now() < deadline => sleep(AGAIN).await,
+                outcome => return outcome,
+            }
+        }
     }
 
     async fn read<T: Send + 'static>(
@@ -126,6 +146,13 @@ impl Store for SqliteStore {
 
     fn revoke(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(self.write(move |writer| writer.revoke(lease)))
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            self.reader.close().await;
+            self.writer.close().await;
+        })
     }
 
     fn backup(&self, to: &Path) -> BoxFuture<'_, Result<(), StoreError>> {

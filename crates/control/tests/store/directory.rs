@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use adit_control::store::sqlite::SqliteStore;
 use adit_control::store::{Event, History, Store as _, StoreError, Transaction, Write};
+use futures_util::FutureExt as _;
 use rusqlite::Connection;
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -44,6 +45,30 @@ fn one_process_opens_a_directory_once() {
     run(put(&store, "/a", b"1"));
     drop(store);
     assert_eq!(run(list(&open(directory.path()))).entries.len(), 1);
+}
+
+#[test]
+fn the_next_process_may_wait_until_the_one_before_lets_go() {
+    let directory = TempDir::new().expect("a directory");
+    run(async {
+        let store = open(directory.path());
+        let mut watch = store.watch("", 0).await.expect("the past is kept");
+        let refused = sentence(SqliteStore::open_within(directory.path(), Duration::from_millis(1)).await);
+        assert!(refused.contains("is used by"), "{refused}");
+
+        let mut next = Box::pin(SqliteStore::open_within(directory.path(), Duration::from_secs(20)));
+        assert!((&mut next).now_or_never().is_none(), "it waits");
+        let last = put(&store, "/a", b"1").await;
+        store.close().await;
+        let next = next.await.expect("it is free");
+        assert_eq!(list(&next).await.revision, last, "what was written until then is there");
+        assert_eq!(watch.recv().await.map(|told| told.revision), Some(last));
+        assert_eq!(watch.recv().await, None, "a watch of a store that is closed ends");
+        assert!(matches!(store.list("").await, Err(StoreError::Unavailable(_))));
+        assert!(matches!(try_commit(&store, Vec::new()).await, Err(StoreError::Unavailable(_))));
+        store.close().await;
+        assert_eq!(put(&next, "/a", b"2").await, last + 1, "the next one has it to itself");
+    });
 }
 
 #[test]

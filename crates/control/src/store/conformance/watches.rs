@@ -21,8 +21,9 @@ pub(super) async fn tell_the_past_and_then_the_present(store: &SharedStore) {
         Committed { revision: third, events: vec![happened("/a", None)] },
         Committed { revision: fourth, events: vec![happened("/b", Some(b"2"))] },
     ];
+    let mut late = watch(store, "", first - 1).await;
     for (watch, skipped) in
-        [(&mut from_zero, 0), (&mut from_first, 1), (&mut from_second, 2), (&mut from_now, 3)]
+        [(&mut late, 0), (&mut from_zero, 0), (&mut from_first, 1), (&mut from_second, 2), (&mut from_now, 3)]
     {
         for committed in &expected[skipped..] {
             assert_eq!(

@@ -70,6 +70,14 @@ enum Command {
     Plan(commands::apply::Plan),
     /// Print every resource, as apply takes it.
     Export(commands::apply::Export),
+    /// Policies of files, checked without a gateway.
+    #[command(subcommand, arg_required_else_help = true)]
+    Policy(commands::policy::PolicyVerb),
+    /// Who changed what.
+    #[command(subcommand, arg_required_else_help = true)]
+    Audit(commands::audit::Verb),
+    /// Print changes as they happen.
+    Watch(commands::audit::Watch),
     /// Remember a gateway, and as whom it is asked.
     Login(commands::login::Login),
     /// Forget a gateway.
@@ -113,6 +121,9 @@ impl Cli {
             Command::Apply(args) => Box::pin(commands::apply::apply(args)).await,
             Command::Plan(args) => Box::pin(commands::apply::plan(args)).await,
             Command::Export(args) => Box::pin(commands::apply::export(args)).await,
+            Command::Policy(verb) => commands::policy::run(verb),
+            Command::Audit(verb) => Box::pin(verb.run()).await,
+            Command::Watch(args) => Box::pin(commands::audit::watch(args)).await,
             Command::Login(args) => Box::pin(commands::login::login(args)).await,
             Command::Logout(args) => commands::login::logout(args),
             Command::Use(args) => commands::login::choose(&args),
@@ -278,6 +289,10 @@ mod tests {
             "adit apply -f a.yaml -f -",
             "adit plan -f dir --prune --detailed-exitcode -o json",
             "adit export -o json --kind identity --kind services",
+            "adit policy test -f dir",
+            "adit audit list --kind identity --name x --actor token:ops --limit 5",
+            "adit audit export --after 7 -o a.jsonl",
+            "adit watch --since 7 -o json",
             "adit login wss://h:8123 --token-env T --name here",
             "adit completion bash",
         ] {

@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod apply;
+pub(crate) mod audit;
 pub(crate) mod backup;
 pub(crate) mod check;
 pub(crate) mod client_args;
@@ -14,6 +15,7 @@ pub(crate) mod http;
 pub(crate) mod http_client;
 pub(crate) mod http_server;
 pub(crate) mod login;
+pub(crate) mod policy;
 pub(crate) mod quickstart;
 pub(crate) mod reference;
 pub(crate) mod resources;

@@ -164,6 +164,26 @@ impl Client {
         self.exchange(question).await
     }
 
+    /// Asks, and hands the body of a good answer on as it arrives, for as long as it does and is wanted. The answer's own
+    /// body is empty then; that of any other answer is whole.
+    ///
+    /// # Errors
+    /// As [`Client::ask`], and when the connection breaks off.
+    pub(crate) async fn follow(
+        &mut self,
+        question: Question,
+        take: impl FnMut(&[u8]) -> bool,
+    ) -> Result<Answer, CliError> {
+        self.make_certain().await?;
+        let url = self.target.url.clone();
+        let mut connection = self.connected().await?;
+        let request = self.request(question, &connection.exporter)?;
+        connection
+            .follow(request, take)
+            .await
+            .map_err(|cause| CliError::failure(format!("{url} broke off")).caused_by(cause.as_ref()))
+    }
+
     /// With a certificate that nobody verified: has the gateway prove that it knows the token, on this very channel.
     async fn make_certain(&mut self) -> Result<(), CliError> {
         if self.target.verify != Verify::TokenProof {
@@ -196,21 +216,26 @@ impl Client {
     }
 
     async fn exchange_in_time(&mut self, question: Question) -> Result<Answer, CliError> {
-        let mut kept = self.connection.take();
-        let is_open = match &mut kept {
-            Some(connection) => connection.is_open().await,
-            None => false,
-        };
-        let mut connection = match kept.filter(|_| is_open) {
-            Some(connection) => connection,
-            None => Connection::open(&self.target).await?,
-        };
+        let mut connection = self.connected().await?;
         let request = self.request(question, &connection.exporter)?;
         let answer = connection.send(request).await.map_err(|cause| {
             CliError::failure(format!("{} did not answer", self.target.url)).caused_by(cause.as_ref())
         })?;
         self.connection = Some(connection);
         Ok(answer)
+    }
+
+    /// The connection that is kept if it stands, or a new one.
+    async fn connected(&mut self) -> Result<Connection, CliError> {
+        let mut kept = self.connection.take();
+        let is_open = match &mut kept {
+            Some(connection) => connection.is_open().await,
+            None => false,
+        };
+        match kept.filter(|_| is_open) {
+            Some(connection) => Ok(connection),
+            None => Connection::open(&self.target).await,
+        }
     }
 
     fn request(&self, question: Question, exporter: &Exporter) -> Result<Request<Full<Bytes>>, CliError> {
@@ -355,18 +380,48 @@ impl Connection {
             let body = Limited::new(body, MAX_BODY).collect().await?.to_bytes();
             Ok(Answer { status: head.status, headers: head.headers, body })
         };
-        tokio::pin!(exchange);
-        tokio::select! {
-            biased;
-            answer = &mut exchange => answer,
-            ended = &mut *driver => {
-                // What was polled to its end must not be polled again.
-                *driver = Box::pin(std::future::pending());
-                match ended {
-                    // The connection may end as soon as the answer is complete; what arrived is still there to be read.
-                    Ok(()) => exchange.await,
-                    Err(cause) => Err(cause.into()),
+        driven(driver, exchange).await
+    }
+
+    async fn follow(
+        &mut self,
+        request: Request<Full<Bytes>>,
+        mut take: impl FnMut(&[u8]) -> bool,
+    ) -> Result<Answer, BoxError> {
+        let Self { sender, driver, .. } = self;
+        let exchange = async {
+            let (head, mut body) = sender.send_request(request).await?.into_parts();
+            let answer = |body| Answer { status: head.status, headers: head.headers, body };
+            if !head.status.is_success() {
+                return Ok(answer(Limited::new(body, MAX_BODY).collect().await?.to_bytes()));
+            }
+            while let Some(frame) = body.frame().await {
+                if frame?.data_ref().is_some_and(|bytes| !take(bytes)) {
+                    break;
                 }
+            }
+            Ok(answer(Bytes::new()))
+        };
+        driven(driver, exchange).await
+    }
+}
+
+/// An exchange, with the connection that carries it.
+async fn driven(
+    driver: &mut Driver,
+    exchange: impl Future<Output = Result<Answer, BoxError>>,
+) -> Result<Answer, BoxError> {
+    tokio::pin!(exchange);
+    tokio::select! {
+        biased;
+        answer = &mut exchange => answer,
+        ended = &mut *driver => {
+            // What was polled to its end must not be polled again.
+            *driver = Box::pin(std::future::pending());
+            match ended {
+                // The connection may end as soon as the answer is complete; what arrived is still there to be read.
+                Ok(()) => exchange.await,
+                Err(cause) => Err(cause.into()),
             }
         }
     }

@@ -235,6 +235,19 @@ impl Interface {
         if answer.status.is_success() { Ok(answer) } else { Err(self.told(&answer)) }
     }
 
+    /// Asks, and hands what arrives on for as long as it is wanted.
+    ///
+    /// # Errors
+    /// As [`Client::follow`], and whatever the gateway refuses.
+    pub(crate) async fn follow(
+        &mut self,
+        question: Question,
+        take: impl FnMut(&[u8]) -> bool,
+    ) -> Result<(), CliError> {
+        let answer = self.client.follow(question, take).await?;
+        if answer.status.is_success() { Ok(()) } else { Err(self.told(&answer)) }
+    }
+
     fn told(&self, answer: &Answer) -> CliError {
         let url = &self.client.target().url;
         if let Ok(Refused { error }) = serde_json::from_slice(&answer.body) {

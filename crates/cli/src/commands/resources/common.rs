@@ -241,7 +241,8 @@ pub(crate) fn new_parts<T: FromStr<Err: std::fmt::Display>>(
     values.map(|values| parts(flag, values)).transpose()
 }
 
-/// Where a secret is written; the words of the other meaning of `-o` are not taken for a file.
+/// Where a secret is written; `None`: standard output, which is `-` as well. The words of the other meaning of `-o` are
+/// not taken for a file.
 ///
 /// # Errors
 /// It is one of them.
@@ -252,6 +253,7 @@ pub(crate) fn secret_file(file: Option<&Path>) -> Result<Option<PathBuf>, CliErr
                 .because("-o names the file of the secret here")
                 .next(format!("write --output {word} for the form, or -o ./{word} for the file")))
         }
+        Some("-") => Ok(None),
         _ => Ok(file.map(Path::to_owned)),
     }
 }
@@ -274,6 +276,7 @@ mod tests {
     fn the_form_is_not_taken_for_a_file() {
         let error = secret_file(Some(Path::new("json"))).unwrap_err().to_string();
         assert!(error.contains("next: write --output json"), "{error}");
+        assert_eq!(secret_file(Some(Path::new("-"))).unwrap(), None);
         assert_eq!(secret_file(Some(Path::new("./json"))).unwrap(), Some("./json".into()));
     }
 }

@@ -109,6 +109,10 @@ pub(crate) async fn create(args: Create) -> Result<ExitCode, CliError> {
     args.elsewhere.answer()?;
     let name = name(&args.name)?;
     let file = secret_file(args.jwt_output_file.as_deref())?;
+    if file.is_none() && args.jwt_output_file.is_some() {
+        return Err(CliError::usage("-o - cannot be used here")
+            .next(format!("create {name}, then print its token: adit identity enroll-token {name} -o -")));
+    }
     let attributes = parts("-a", &args.attributes)?;
     let resource =
         Resource::Identity(Identity { name: name.clone(), attributes, admin: args.admin, disabled: false });

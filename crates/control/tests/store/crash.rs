@@ -4,6 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::hint::spin_loop;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdout};
 use std::time::{Duration, Instant};
@@ -102,13 +103,14 @@ fn live_and_be_killed(directory: &Path, random: &mut Random) -> Revision {
     if random.below(8) == 0 {
         random.spin(Duration::from_millis(20));
     } else {
-        for _ in 0..=random.below(12) {
+        for _ in 0..=random.below(8) {
             last = acknowledged(&mut lines).or(last);
         }
         random.spin(Duration::from_millis(3));
     }
     child.kill().expect("it runs");
-    child.wait().expect("it ended");
+    let status = child.wait().expect("it ended");
+    assert_eq!(status.signal(), Some(9), "it did not end by itself: {status}");
     while let Some(number) = acknowledged(&mut lines) {
         last = Some(number);
     }

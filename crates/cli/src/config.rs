@@ -10,6 +10,7 @@ pub(crate) mod gateway;
 pub(crate) mod problem;
 pub(crate) mod reader;
 mod shared;
+mod state;
 pub(crate) mod tree;
 pub(crate) mod values;
 

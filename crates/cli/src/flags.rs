@@ -41,6 +41,19 @@ pub(crate) fn network(text: &str) -> Result<IpNet, String> {
         .map_err(|_neither| "write an IP address or a CIDR such as 203.0.113.7 or 10.0.0.0/8".to_owned())
 }
 
+/// Reads `https://HOST:PORT`, the control port as those who enroll reach it.
+pub(crate) fn control_url(text: &str) -> Result<String, String> {
+    let wrong = || format!("`{text}` is no control port; write https://HOST:PORT");
+    let rest = text.strip_prefix("https://").ok_or_else(wrong)?;
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let authority: http::uri::Authority = rest.parse().map_err(|_bad| wrong())?;
+    if authority.host().is_empty() || rest.contains('@') || authority.port_u16().is_none_or(|port| port == 0)
+    {
+        return Err(wrong());
+    }
+    Ok(format!("https://{rest}"))
+}
+
 /// A port, or several in a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PortRange(RangeInclusive<u16>);

@@ -309,7 +309,9 @@ pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     certify::hex(digest::digest(&digest::SHA256, certificate).as_ref())
 }
 
-fn is_trust_domain(text: &str) -> bool {
+/// Whether a text is a trust domain: lower-case letters, digits, `.`, `-` and `_`.
+#[must_use]
+pub fn is_trust_domain(text: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
     !text.is_empty() && text.len() <= MAX_TRUST_DOMAIN && text.bytes().all(fits)
 }

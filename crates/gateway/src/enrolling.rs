@@ -198,3 +198,6 @@ fn unable(error: AuthorityError) -> ChangeError {
         next: "whoever runs the gateway finds the reason in its log".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

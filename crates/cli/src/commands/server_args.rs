@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use adit_gateway::config::{Config, Control, HttpListener, Limits, TcpServices, Tls};
+use adit_gateway::config::{Config, Control, HttpListener, Limits, State, TcpServices, Tls};
 use ipnet::IpNet;
 
 use crate::config::env;
 use crate::config::gateway::GatewaySettings;
 use crate::config::values::LogTarget;
 use crate::error::CliError;
-use crate::flags::{LogArgs, bind_ip, go_bool, network};
+use crate::flags::{LogArgs, bind_ip, control_url, go_bool, network};
 use crate::generate::{GenerateArgs, HandedFile, Manifest, PublicPort, Role};
 use crate::token::TokenArgs;
 use crate::{duration, generate, output, role};
@@ -44,6 +44,13 @@ pub(crate) struct ServerArgs {
     /// Every public connection comes from a --trusted-proxy and begins with a PROXY header, of either version.
     #[arg(long, value_name = "v1|v2", num_args = 0..=1, default_missing_value = "", value_parser = ["", "v1", "v2"])]
     lb_proxy_protocol: Option<String>,
+    /// Where identities, services and policies are kept; in memory when left out.
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// The control port as those who enroll reach it, https://HOST:PORT; the first is the one they keep. Made from
+    /// --auto-tls-san when left out.
+    #[arg(long, value_name = "URL", value_delimiter = ',', value_parser = control_url)]
+    advertise: Vec<String>,
     #[command(flatten)]
     token: TokenArgs,
     /// Where one line per request or connection is written: off, stdout, stderr or a file.
@@ -206,7 +213,7 @@ impl ServerArgs {
                 http: carried.http,
                 tcp: carried.tcp,
                 tokens: vec![token],
-                state: adit_gateway::config::State::default(),
+                state: self.state()?,
                 allow: self.allow_ips.clone(),
                 trusted_proxies: self.trusted_proxy.clone(),
                 client_forwarding: carried.client_forwarding,
@@ -221,6 +228,18 @@ impl ServerArgs {
         })
     }
 
+    fn state(&self) -> Result<State, CliError> {
+        let enrollment_life = env::enrollment_duration()
+            .map_err(|what| CliError::usage(what).next("give a whole number of minutes, from 1 on"))?;
+        let defaults = State::default();
+        Ok(State {
+            directory: self.state_dir.clone(),
+            advertise: self.advertise.clone(),
+            enrollment_life: enrollment_life.unwrap_or(defaults.enrollment_life),
+            ..defaults
+        })
+    }
+
     fn manifest(&self, verb: &'static str, carried: Carried) -> Result<Manifest, CliError> {
         let mut flags = vec![
             format!("--control-port={}", self.control_port),
@@ -231,6 +250,10 @@ impl ServerArgs {
         flags.extend((!self.quic).then(|| "--quic=false".to_owned()));
         flags.extend(carried.flags);
         flags.extend(self.tls.auto_tls_san.iter().map(|name| format!("--auto-tls-san={name}")));
+        if let Some(directory) = &self.state_dir {
+            flags.push(format!("--state-dir={}", generate::absolute(directory)?.display()));
+        }
+        flags.extend(self.advertise.iter().map(|url| format!("--advertise={url}")));
         flags.extend(self.allow_ips.iter().map(|network| format!("--allow-ips={network}")));
         flags.extend(self.trusted_proxy.iter().map(|network| format!("--trusted-proxy={network}")));
         flags.extend(self.lb_proxy_protocol.is_some().then(|| "--lb-proxy-protocol".to_owned()));

@@ -1,6 +1,7 @@
 //! The environment: read here and nowhere else.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use adit_telemetry::secret::Secret;
 
@@ -40,6 +41,23 @@ pub(crate) fn set(name: &str) -> Option<String> {
     var(name).filter(|value| !value.is_empty())
 }
 
+/// How long a token to enroll with is good, if the environment says so: in minutes, under our name or `ziti`'s.
+///
+/// # Errors
+/// It is no number of minutes.
+pub(crate) fn enrollment_duration() -> Result<Option<Duration>, String> {
+    let names = ["ADIT_IDENTITY_ENROLLMENT_DURATION", "ZITI_EDGE_IDENTITY_ENROLLMENT_DURATION"];
+    let Some((name, text)) = names.into_iter().find_map(|name| Some((name, var(name)?))) else {
+        return Ok(None);
+    };
+    minutes(&text).map(Some).ok_or_else(|| format!("{name} is `{text}`, which is no number of minutes"))
+}
+
+fn minutes(text: &str) -> Option<Duration> {
+    let minutes: u32 = text.trim().parse().ok().filter(|minutes| *minutes > 0)?;
+    Some(Duration::from_secs(u64::from(minutes) * 60))
+}
+
 /// The proxy for encrypted connections, with the name of the variable. `HTTPS_PROXY` before `ALL_PROXY`, either case;
 /// an empty variable is one that is not set.
 pub(crate) fn proxy() -> Option<(&'static str, Secret)> {
@@ -70,4 +88,17 @@ fn is_root() -> bool {
 #[cfg(not(unix))]
 const fn is_root() -> bool {
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_enrollment_takes_a_number_of_minutes() {
+        assert_eq!(minutes("180"), Some(Duration::from_hours(3)));
+        for text in ["", "0", "-1", "3h", "1.5", "99999999999"] {
+            assert_eq!(minutes(text), None, "{text}");
+        }
+    }
 }

@@ -15,7 +15,7 @@ use super::values::{
     ADDRESS, COUNT, COUNT_OR_ZERO, DIRECTORY, DURATION, DURATION_OR_ZERO, FILE, IP, LOG_TARGET, LogSettings,
     LogTarget, NAME, NETWORK, PORTS, PROXY_VERSION, SECRET, SIZE, SMALL_COUNT, SWITCH, SecretValue, TEXT,
 };
-use super::{Loaded, env, shared};
+use super::{Loaded, env, shared, state};
 use crate::error::CliError;
 
 /// All that `adit gateway` is told.
@@ -62,6 +62,7 @@ const ROOT: Section = Section {
         HTTP,
         TCP,
         TOKENS,
+        state::STATE,
         ACCESS,
         LIMITS,
         REQUEST_LOG.row(),
@@ -276,6 +277,7 @@ pub(crate) const SECTIONS: &[&Section] = &[
     &TLS_SECTION,
     &AUTO_SECTION,
     &TOKEN_SECTION,
+    &state::STATE_SECTION,
     &ACCESS_SECTION,
     &LIMITS_SECTION,
     &shared::LOG_SECTION,
@@ -296,6 +298,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<GatewaySettin
     let http = http(reader, &root);
     let tcp = root.has(TCP.name).then(|| tcp(reader, &root));
     let tokens = tokens(reader, &root);
+    let state = state::state(reader, &root, control.as_ref().map(|control| &control.tls));
     let access = access(reader, &root);
     let limits = limits(reader, &root);
     let request_log = reader.value(&root, &REQUEST_LOG);
@@ -323,7 +326,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<GatewaySettin
             http,
             tcp,
             tokens,
-            state: adit_gateway::config::State::default(),
+            state: state?,
             allow,
             trusted_proxies,
             client_forwarding: client_forwarding.unwrap_or(false),

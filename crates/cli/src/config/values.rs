@@ -256,6 +256,28 @@ fn absolute(context: &Context<'_>, text: &str) -> Result<PathBuf, Bad> {
     Ok(context.directory.join(text))
 }
 
+/// A control port.
+pub(crate) const CONTROL_URL: Kind<String> = Kind {
+    name: "URL",
+    form: "the control port as those who enroll reach it, such as https://gw.example.com:8123",
+    parse: |_, text| flags::control_url(text).map_err(Bad::because),
+    show: Clone::clone,
+};
+
+/// A SPIFFE trust domain.
+pub(crate) const TRUST_DOMAIN: Kind<String> = Kind {
+    name: "trust domain",
+    form: "lower-case letters, digits, `.`, `-` and `_`, such as example.com",
+    parse: |_, text| {
+        if adit_control::authority::is_trust_domain(text) {
+            Ok(text.to_owned())
+        } else {
+            Err(Bad::because(format!("`{text}` is no trust domain")))
+        }
+    },
+    show: Clone::clone,
+};
+
 /// An IP address or a network.
 pub(crate) const NETWORK: Kind<IpNet> = Kind {
     name: "network",

@@ -227,6 +227,8 @@ impl Observe {
         add!("adit_agent_streams", observe.streams);
         add!("adit_agent_streams_ended_total", observe.streams_ended);
         add!("adit_agent_bytes_total", observe.bytes);
+        // There at 0, so that a rate can be taken of the first one.
+        drop(observe.credential.renewals.get_or_create_owned(&ByOutcome { result: "ok" }));
         observe.config.register(metrics);
         process::register(metrics);
         process::register_build_info(metrics, env!("CARGO_PKG_VERSION"), revision);

@@ -37,7 +37,10 @@ async fn status_has_exactly_the_documented_keys() {
     let clients = status["clients"].as_array().unwrap();
     assert_eq!(clients.len(), 2);
     for (number, client) in clients.iter().enumerate() {
-        assert_eq!(keys(client), ["clientID", "remoteAddr", "since", "transport", "upstreams"]);
+        assert_eq!(
+            keys(client),
+            ["clientID", "identity", "identityKind", "remoteAddr", "since", "transport", "upstreams"]
+        );
         assert_eq!(client["clientID"], world.agent(number).instance().to_string());
         assert!(client["remoteAddr"].as_str().unwrap().starts_with("127.0.0.1:"), "{client}");
         assert!(client["since"].as_str().unwrap().ends_with('Z'), "{client}");

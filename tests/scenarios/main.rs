@@ -8,6 +8,7 @@
 
 mod aborts;
 mod backpressure;
+mod certificates;
 mod control_port;
 mod dials;
 mod drain;

@@ -34,7 +34,7 @@ async fn one_lost_packet_in_a_hundred_does_not_hold_a_long_path_back() {
         io.shutdown().await.unwrap();
     };
     let receiving = async {
-        let (mut io, _) = listener.accept().await.unwrap().accept().await.unwrap();
+        let (mut io, ..) = listener.accept().await.unwrap().accept().await.unwrap();
         io.trust().now();
         let (mut buffer, mut got) = (vec![0; 64 * 1024], 0);
         while let Ok(n @ 1..) = io.read(&mut buffer).await {
@@ -59,7 +59,7 @@ async fn what_was_written_before_the_end_arrives_before_the_end() {
         io.shutdown().await.unwrap();
     };
     let reading = async {
-        let (mut io, _) = listener.accept().await.unwrap().accept().await.unwrap();
+        let (mut io, ..) = listener.accept().await.unwrap().accept().await.unwrap();
         let mut words = Vec::new();
         io.read_to_end(&mut words).await.unwrap();
         assert_eq!(words, b"last words");
@@ -178,7 +178,7 @@ async fn what_a_caller_may_send_before_it_has_proved_anything_is_little() {
         sent
     };
     let holding = async {
-        let (io, _) = listener.accept().await.unwrap().accept().await.unwrap();
+        let (io, ..) = listener.accept().await.unwrap().accept().await.unwrap();
         std::future::pending::<()>().await;
         drop(io);
     };

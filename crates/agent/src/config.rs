@@ -4,11 +4,13 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use adit_proto::name::Name;
 use adit_proto::names::{Destination, ServiceName};
 use adit_telemetry::logs::LineWriter;
+use adit_tunnel::identity::LiveIdentity;
 use adit_tunnel::proof::TokenKey;
 use adit_tunnel::proxy::Egress;
 
@@ -46,6 +48,9 @@ pub struct Config {
 pub enum Credential {
     /// It proves a shared token.
     Token(TokenKey),
+    /// It shows the certificate of an identity, and renews it. The gateway has to show a certificate of the identity's
+    /// authorities or of the system's, whatever `verify` says.
+    Identity(Arc<LiveIdentity>),
 }
 
 /// One address here whose connections lead to the gateway and from there on.
@@ -279,6 +284,18 @@ pub struct GatewayUrl {
     pub port: u16,
     /// How to speak to it.
     pub transport: Transport,
+}
+
+impl GatewayUrl {
+    /// Where its control port speaks HTTP, if it does by TCP.
+    pub(crate) fn renewal(&self) -> String {
+        let host = &self.host;
+        if host.contains(':') {
+            format!("https://[{host}]:{}", self.port)
+        } else {
+            format!("https://{host}:{}", self.port)
+        }
+    }
 }
 
 /// What carries a session.

@@ -16,7 +16,7 @@ use adit_tunnel::transport::{self, DialError, Framing, Route, Transport as Conne
 use prometheus_client::encoding::EncodeLabelSet;
 use rustls::ClientConfig;
 
-use crate::config::{GatewayUrl, Transport, Verify};
+use crate::config::{Credential, GatewayUrl, Transport, Verify};
 use crate::observe::Observe;
 
 /// How long TCP, a proxy, TLS and the WebSocket upgrade may take together; so long may QUIC take, too. Twice as long after
@@ -95,6 +95,7 @@ impl Dialer {
     /// [`TlsError`] when the authorities to check the gateway by cannot be loaded.
     pub(crate) fn new(
         gateway: GatewayUrl,
+        credential: &Credential,
         verify: &Verify,
         egress: &Egress,
         observe: Observe,
@@ -110,8 +111,11 @@ impl Dialer {
             Transport::Tls | Transport::Quic => Framing::Bare,
             Transport::WebSocket => Framing::WebSocket,
         };
-        let tls = tls::session_client(&trust, framing.alpn())?;
-        let quic = tls::session_client(&trust, Framing::Bare.alpn())?;
+        let client = |alpn: &[&[u8]]| match credential {
+            Credential::Token(_) => tls::session_client(&trust, alpn),
+            Credential::Identity(identity) => tls::session_client_with(identity, alpn),
+        };
+        let (tls, quic) = (client(framing.alpn())?, client(Framing::Bare.alpn())?);
         let (late, refusals) = (Arc::default(), Arc::default());
         Ok(Self { gateway, address: None, proxy, framing, tls, quic, observe, late, refusals })
     }

@@ -13,6 +13,7 @@ use adit_proto::reason::Reason;
 use adit_tunnel::scope::Scope;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_util::sync::DropGuard;
 
 use crate::Config;
 use crate::board::Board;
@@ -22,6 +23,7 @@ use crate::expose::Exposed;
 use crate::forward::Forwarder;
 use crate::links::Links;
 use crate::observe::Observe;
+use crate::renew::Renewal;
 use crate::server::StartError;
 
 /// What stays the same for the life of the process.
@@ -49,6 +51,8 @@ pub(crate) struct Running {
     /// The links are wanted.
     wanted: watch::Sender<bool>,
     forwards: Vec<Forwarded>,
+    /// What renews the identity's certificate, for as long as this is kept.
+    _renewing: DropGuard,
 }
 
 /// An address that is listened on, for as long as this is kept.
@@ -88,7 +92,7 @@ impl Running {
     /// [`StartError`], and this one is in force as before.
     pub(crate) async fn replace(&mut self, config: Config, lasting: &Lasting) -> Result<(), StartError> {
         let prepared = prepare(&config, &self.forwards, lasting).await?;
-        let Self { gateways, wanted, forwards } =
+        let Self { gateways, wanted, forwards, _renewing } =
             std::mem::replace(self, put_in_force(config, prepared, lasting, true));
         drop(forwards);
         wanted.send_replace(false);
@@ -111,8 +115,14 @@ async fn prepare(config: &Config, standing: &[Forwarded], lasting: &Lasting) -> 
         .map_err(|(what, source)| StartError::setup(what, source))?;
     let dialers = config.gateways.iter().map(|gateway| {
         let label: Arc<str> = gateway.to_string().into();
-        Dialer::new(gateway.clone(), &config.verify, &config.egress, lasting.observe.clone())
-            .map(|dialer| (label, dialer))
+        Dialer::new(
+            gateway.clone(),
+            &config.credential,
+            &config.verify,
+            &config.egress,
+            lasting.observe.clone(),
+        )
+        .map(|dialer| (label, dialer))
     });
     let dialers = dialers
         .collect::<Result<Vec<_>, _>>()
@@ -147,10 +157,18 @@ fn put_in_force(config: Config, prepared: Prepared, lasting: &Lasting, succeed: 
     let Prepared { exposed, dialers, forwards } = prepared;
     let (wanted, is_wanted) = watch::channel(true);
     let abilities = wanted_of(&config);
+    let renewing = lasting.keeping.child();
+    let credential = match config.credential {
+        Credential::Token(key) => adit_tunnel::handshake::Credential::Token(key),
+        Credential::Identity(identity) => {
+            let others = config.gateways.iter().map(|gateway| gateway.renewal()).collect();
+            let renewal = Renewal::new(identity, config.egress, others);
+            renewing.spawn("renewal", renewal.counting(lasting.observe.credential.clone()).run());
+            adit_tunnel::handshake::Credential::Certificate
+        }
+    };
     let links = Links {
-        credential: match config.credential {
-            Credential::Token(key) => adit_tunnel::handshake::Credential::Token(key),
-        },
+        credential,
         instance: lasting.instance,
         hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         exposed: Arc::new(exposed),
@@ -169,5 +187,5 @@ fn put_in_force(config: Config, prepared: Prepared, lasting: &Lasting, succeed: 
         forwarded.accepting.spawn("forwarder", forwarder.run(lasting.streams.clone()));
         forwarded
     });
-    Running { gateways, wanted, forwards: forwards.collect() }
+    Running { gateways, wanted, forwards: forwards.collect(), _renewing: renewing.cancel_on_drop() }
 }

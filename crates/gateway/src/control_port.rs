@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use adit_control::authority::{Authority, PeerCertificate};
 use adit_control::{Snapshot, Snapshots, Who, authorize_offer};
 use adit_proto::handshake::{ALPN, Hello, Notice, Refused, capabilities};
 use adit_proto::limits::MAX_NOTICES;
@@ -61,6 +62,8 @@ pub(crate) struct ControlPort {
     pub(crate) mode: &'static str,
     pub(crate) observe: Observe,
     pub(crate) keys: Keys,
+    /// Whose certificates callers may show.
+    pub(crate) identities: Arc<Authority>,
     pub(crate) penalties: Penalties,
     /// PEM of the gateway's own authority, if it has one.
     pub(crate) authority: Option<String>,
@@ -97,6 +100,8 @@ struct Slot {
 struct Caller {
     peer: SocketAddr,
     exporter: Exporter,
+    /// The certificate it has shown, if it is one of the authority's for an identity.
+    certificate: Option<PeerCertificate>,
     /// How TLS began: `full` or `resumed`.
     tls: &'static str,
     /// Held until the caller has proved itself or is gone.
@@ -200,9 +205,11 @@ impl ControlPort {
             Err(_elapsed) => return,
         };
         let tls = handshake_label(stream.get_ref().1);
+        let certificate =
+            stream.get_ref().1.peer_certificates().and_then(|shown| self.identities.peer(shown));
         let Ok(exporter) = exporter(stream.get_ref().1) else { return };
         let slot = Arc::new(parking_lot::Mutex::new(Some(slot)));
-        let caller = Caller { peer, exporter, tls, slot, proved: Arc::default(), patience };
+        let caller = Caller { peer, exporter, certificate, tls, slot, proved: Arc::default(), patience };
         if stream.get_ref().1.alpn_protocol() == Some(ALPN) {
             self.session(stream, &caller, "tls").await;
         } else {
@@ -308,7 +315,7 @@ impl ControlPort {
             Agreement { version, granted, release: env!("CARGO_PKG_VERSION"), notices: Vec::new() };
         if hello.capabilities & capabilities::LANES != 0 {
             let welcome = handshake::welcome(agreement, &credential, &caller.exporter);
-            let beginning = self.sessions.session_of(&hello, &who)?.add_lane(&welcome);
+            let beginning = self.sessions.session_of(&hello, &who, shown)?.add_lane(&welcome);
             let said = |reason| (reason, "the session that this lane is for takes none".to_owned());
             return Ok(Admitted { registration: None, beginning: beginning.map_err(said)? });
         }
@@ -345,9 +352,35 @@ impl ControlPort {
         caller: &Caller,
         snapshot: &Snapshot,
     ) -> Result<(Who, Shown, Credential), (Reason, String)> {
+        if hello.capabilities & capabilities::CERTIFICATE != 0 {
+            return self.by_certificate(caller, snapshot);
+        }
         let key = self.keys.prover(snapshot, hello, &caller.exporter);
         let key = key.ok_or_else(|| self.unproved(caller.peer))?;
         Ok((key.who.clone(), Shown::Token(key.secret.clone()), Credential::Token(key.key.clone())))
+    }
+
+    /// Who shows a certificate. TLS has seen that it is one of the authority's and that the caller has its key, now or on
+    /// the connection that is resumed.
+    fn by_certificate(
+        &self,
+        caller: &Caller,
+        snapshot: &Snapshot,
+    ) -> Result<(Who, Shown, Credential), (Reason, String)> {
+        let Some(PeerCertificate { identity, serial, not_after }) = caller.certificate.clone() else {
+            let text = "no certificate of an identity has arrived: the agent has shown none, or something on the way \
+                        terminates TLS";
+            return Err((Reason::Unauthorized, text.to_owned()));
+        };
+        let Some(name) = snapshot.credential(&identity, &serial, now()) else {
+            let text = format!(
+                "the certificate {serial} opens nothing: it has expired or was revoked, or identity {identity} is \
+                 disabled, deleted, or was created anew; ask for an invitation and run `adit enroll`"
+            );
+            return Err((Reason::Unauthorized, text));
+        };
+        let shown = Shown::Certificate { serial, until: not_after };
+        Ok((Who::Identity(name.clone()), shown, Credential::Certificate))
     }
 
     /// What becomes of each offer, and which are not permitted.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use adit_control::authority::Authority;
 use adit_control::{Rules, Snapshots};
 use adit_proto::handshake::ALPN;
 use adit_proto::reason::Reason;
@@ -125,7 +126,7 @@ impl Gateway {
         let mut authorities = Authorities::new(config.state.trust_domain.clone());
         let control_identity = Identity::load(&config.control.tls, &mut authorities)?;
         let authority = authorities.open(config.authority_directory())?;
-        let (doors, control_addr) = bind_control(&config.control, &control_identity, &inherited)?;
+        let (doors, control_addr) = bind_control(&config.control, &control_identity, &authority, &inherited)?;
         let bind = |listener| bind_public(listener, &inherited, &mut authorities);
         let publics = config.http.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         refuse_strays(&inherited, config.tcp.as_ref())?;
@@ -162,6 +163,7 @@ impl Gateway {
             mode: if publics.is_empty() { status::TCP } else { status::HTTP },
             observe: observe.clone(),
             keys: Keys::default(),
+            identities: Arc::clone(enrolling.authority()),
             penalties,
             authority: control_identity.authority.clone(),
             hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
@@ -300,10 +302,11 @@ fn name_in_via() -> Result<String, StartError> {
 fn bind_control(
     control: &Control,
     identity: &Identity,
+    authority: &Authority,
     inherited: &Inherited,
 ) -> Result<(Doors, SocketAddr), StartError> {
-    let tls = TlsAcceptor::from(identity.control_config(&[ALPN, b"http/1.1"])?);
-    let quic_tls = identity.control_config(&[ALPN])?;
+    let tls = TlsAcceptor::from(identity.control_config(&[ALPN, b"http/1.1"], authority)?);
+    let quic_tls = identity.control_config(&[ALPN], authority)?;
     // A port that the system picks for TCP may be taken for UDP; then it is asked for another one.
     let tries = if control.listen.port() == 0 { 10 } else { 1 };
     for left in (0..tries).rev() {

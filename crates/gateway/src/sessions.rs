@@ -190,16 +190,25 @@ impl Sessions {
         }
     }
 
-    /// The session that a further lane is for.
+    /// The session that a further lane is for. What the lane has shown holds for the session from now on, if it is a
+    /// certificate that ends later.
     ///
     /// # Errors
     /// The reason and a sentence for the agent's log when there is none, or none of this identity.
-    pub(crate) fn session_of(&self, hello: &Hello, who: &Who) -> Result<Session, (Reason, String)> {
+    pub(crate) fn session_of(
+        &self,
+        hello: &Hello,
+        who: &Who,
+        shown: Shown,
+    ) -> Result<Session, (Reason, String)> {
         let agents = self.agents.lock();
         agents
             .get(&hello.instance)
             .filter(|agent| agent.generation == hello.generation && agent.who == *who)
-            .map(|agent| agent.session.clone())
+            .map(|agent| {
+                agent.now_shows(shown);
+                agent.session.clone()
+            })
             .ok_or_else(|| (Reason::Replaced, "the session that this lane is for has ended".to_owned()))
     }
 
@@ -239,7 +248,7 @@ impl Sessions {
             instance: hello.instance,
             generation: hello.generation,
             who,
-            shown,
+            shown: Mutex::new(shown),
             remote,
             carrier,
             since: SystemTime::now(),

@@ -54,8 +54,14 @@ pub struct Client {
     /// `host=upstream`, `*=upstream` for a catch-all, `tcp:port=upstream` for a TCP service. In mode `tcp` an
     /// upstream alone, with its public port in front where that is another one: `localhost:5432`, `2222=localhost:22`.
     pub upstreams: Vec<String>,
-    /// What carries its session: `tls` or `websocket`.
+    /// What carries its session: `tls`, `websocket` or `quic`.
     pub transport: String,
+    /// Who it is.
+    #[serde(default)]
+    pub identity: String,
+    /// How that is known: `certificate`, or `token` for the built-in identity of a token.
+    #[serde(default)]
+    pub identity_kind: String,
 }
 
 /// RFC 3339 in UTC.
@@ -72,6 +78,8 @@ impl Client {
             since: rfc3339(agent.since),
             upstreams: agent.offers().iter().map(show).collect(),
             transport: agent.carrier.transport.to_owned(),
+            identity: agent.identity().to_owned(),
+            identity_kind: agent.identity_kind().to_owned(),
         }
     }
 }

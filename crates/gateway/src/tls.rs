@@ -10,10 +10,11 @@ use adit_control::model::Timestamp;
 use adit_tunnel::tls::provider;
 use arc_swap::ArcSwap;
 use aws_lc_rs::hmac;
-use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::Ticketer;
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -169,8 +170,13 @@ impl Identity {
     ///
     /// # Errors
     /// The system has no random numbers.
-    pub(crate) fn control_config(&self, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, StartError> {
-        let mut config = self.config(&[&rustls::version::TLS13], alpn)?;
+    pub(crate) fn control_config(
+        &self,
+        alpn: &[&[u8]],
+        authority: &Authority,
+    ) -> Result<Arc<ServerConfig>, StartError> {
+        let callers = by_authority(authority)?;
+        let mut config = self.config(&[&rustls::version::TLS13], alpn, callers)?;
         // Whoever comes back has a ticket, and the gateway keeps nothing for it. The key of the tickets is made at
         // start, changes every six hours, and is nobody else's: a ticket of another gateway opens nothing here.
         config.ticketer = Ticketer::new().map_err(failed("the system has no random numbers".to_owned()))?;
@@ -184,23 +190,39 @@ impl Identity {
     /// # Errors
     /// None that is known.
     pub(crate) fn public_config(&self) -> Result<Arc<ServerConfig>, StartError> {
-        self.config(rustls::ALL_VERSIONS, &[b"h2", b"http/1.1"]).map(Arc::new)
+        let anybody = WebPkiClientVerifier::no_client_auth();
+        self.config(rustls::ALL_VERSIONS, &[b"h2", b"http/1.1"], anybody).map(Arc::new)
     }
 
     fn config(
         &self,
         versions: &[&'static rustls::SupportedProtocolVersion],
         alpn: &[&[u8]],
+        callers: Arc<dyn ClientCertVerifier>,
     ) -> Result<ServerConfig, StartError> {
         let broken = failed("TLS cannot be set up".to_owned());
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(versions)
             .map_err(broken)?
-            .with_no_client_auth()
+            .with_client_cert_verifier(callers)
             .with_cert_resolver(Arc::<Served>::clone(&self.served));
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         Ok(config)
     }
+}
+
+/// Callers need no certificate, but one that is shown has to be the authority's. Whether it still opens anything is
+/// decided for each session and request.
+fn by_authority(authority: &Authority) -> Result<Arc<dyn ClientCertVerifier>, StartError> {
+    let broken = || failed("the authority's certificate cannot be used".to_owned());
+    let mut roots = RootCertStore::empty();
+    for root in authority.roots() {
+        roots.add(root.clone()).map_err(broken())?;
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+        .allow_unauthenticated()
+        .build()
+        .map_err(failed("certificates of callers cannot be checked".to_owned()))
 }
 
 fn certified(
@@ -266,11 +288,12 @@ mod tests {
         assert_eq!(leaf(&first), leaf(&second));
         assert_eq!(first.secret, second.secret);
         assert_ne!(first.secret, load(&Tls::Auto { names: Vec::new(), directory: None }).unwrap().secret);
+        let authority = Authority::in_memory(None, 1_000_000_000).unwrap();
         assert!(
-            !first.control_config(&[b"x"]).unwrap().session_storage.can_cache(),
+            !first.control_config(&[b"x"], &authority).unwrap().session_storage.can_cache(),
             "tickets keep themselves"
         );
-        assert!(first.control_config(&[b"x"]).is_ok() && first.public_config().is_ok());
+        assert!(first.control_config(&[b"x"], &authority).is_ok() && first.public_config().is_ok());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Resources in few words, for tests of who may do what.
 
 use adit_control::model::{
-    Identity, Limits, Model, Role, Route, SecretText, Semantic, Service, ServicePolicy, Token, TokenSecret,
-    Verb,
+    Credential, Identity, Limits, Model, Role, Route, SecretText, Semantic, Service, ServicePolicy, Token,
+    TokenSecret, Verb,
 };
 use adit_proto::name::Name;
 
@@ -45,6 +45,13 @@ impl Rights {
         let name = name(identity);
         let identity = Identity { name, attributes: Vec::new(), admin: false, disabled: false };
         self.model.identities.insert(identity.name.clone(), identity);
+        self
+    }
+
+    /// A certificate that an identity holds.
+    #[must_use]
+    pub fn holds(mut self, identity: &str, credential: Credential) -> Self {
+        self.model.credentials.entry(name(identity)).or_default().push(credential);
         self
     }
 

@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use adit_agent::config::{Credential, Forward, GatewayUrl, Service, To, Transport, Upstream, Verify};
 use adit_agent::{Agent, Config as AgentConfig};
-use adit_control::model::Model;
+use adit_control::model::{self, Model};
 use adit_control::{Local, Rules, Snapshots};
 use adit_gateway::config::{Config, Control, HttpListener, Limits, LocalToken, SecretText, TcpServices, Tls};
 use adit_gateway::{Gateway, Inherited, StartError};
 use adit_telemetry::logs::{FlushGuard, LineWriter};
+use adit_tunnel::identity::{IdentityFile, LiveIdentity};
 use adit_tunnel::proof::TokenKey;
 use adit_tunnel::proxy::Egress;
 use adit_tunnel::workers::Workers;
+use rcgen::{CertificateParams, KeyPair};
 
 use crate::certificate::credulous;
 use crate::h2::H2;
@@ -47,6 +49,7 @@ pub struct AgentPlan {
     dials: bool,
     transport: Transport,
     token: String,
+    identity: Option<Arc<LiveIdentity>>,
     drain_timeout: Duration,
     gateway: Option<SocketAddr>,
     more: Vec<SocketAddr>,
@@ -64,6 +67,7 @@ impl AgentPlan {
             dials: false,
             transport: Transport::Auto,
             token: TOKEN.to_owned(),
+            identity: None,
             drain_timeout: Duration::from_secs(10),
             gateway: None,
             more: Vec::new(),
@@ -111,6 +115,13 @@ impl AgentPlan {
     #[must_use]
     pub fn token(mut self, token: &str) -> Self {
         token.clone_into(&mut self.token);
+        self
+    }
+
+    /// As this identity, with its certificate, instead of with a token.
+    #[must_use]
+    pub fn identity(mut self, identity: &Arc<LiveIdentity>) -> Self {
+        self.identity = Some(Arc::clone(identity));
         self
     }
 
@@ -164,7 +175,10 @@ impl AgentPlan {
             gateways: std::iter::once(to).chain(self.more.iter().copied()).map(gateway).collect(),
             each_address: self.name.is_some(),
             egress: self.egress.clone(),
-            credential: Credential::Token(TokenKey::new(self.token.as_bytes())),
+            credential: match &self.identity {
+                Some(identity) => Credential::Identity(Arc::clone(identity)),
+                None => Credential::Token(TokenKey::new(self.token.as_bytes())),
+            },
             verify: Verify::TokenProof,
             services: self.offers.iter().map(service).collect(),
             forwards: self.forwards.clone(),
@@ -392,6 +406,20 @@ impl World {
             })
             .await,
         );
+    }
+
+    /// A certificate of the gateway's authority, and what has to be listed for it to count.
+    #[must_use]
+    pub fn certify(&self, identity: &str, now: u64) -> (Arc<LiveIdentity>, model::Credential) {
+        let authority = self.gateway.as_ref().unwrap().enrolling().authority();
+        let key = KeyPair::generate().unwrap();
+        let request = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+        let life = Duration::from_secs(3600);
+        let issued = authority.issue(&identity.parse().unwrap(), &request, life, now).unwrap();
+        let api = format!("https://{}", self.control);
+        let roots = authority.roots_pem().to_owned();
+        let file = IdentityFile::new(api, issued.chain_pem, key.serialize_pem().into(), roots).unwrap();
+        (LiveIdentity::new(file).unwrap(), issued.credential)
     }
 
     /// What the gateway decides by; publishing there changes it.

@@ -90,7 +90,7 @@ async fn accept_all(
 
 async fn serve(port: Arc<ControlPort>, arriving: Arriving, slot: Slot) {
     let (peer, patience) = (arriving.peer(), slot.place.patience);
-    let (io, exporter) = match tokio::time::timeout(patience, arriving.accept()).await {
+    let (io, exporter, shown) = match tokio::time::timeout(patience, arriving.accept()).await {
         Ok(Ok(accepted)) => accepted,
         Ok(Err(error)) => {
             tracing::debug!(%peer, %error, "a QUIC handshake on the control port failed");
@@ -99,7 +99,8 @@ async fn serve(port: Arc<ControlPort>, arriving: Arriving, slot: Slot) {
         Err(_elapsed) => return,
     };
     let slot = Arc::new(parking_lot::Mutex::new(Some(slot)));
-    let caller = Caller { peer, exporter, tls: UNKNOWN, slot, proved: Arc::default(), patience };
+    let certificate = port.identities.peer(&shown);
+    let caller = Caller { peer, exporter, certificate, tls: UNKNOWN, slot, proved: Arc::default(), patience };
     let trust = io.trust();
     port.session(io, &caller, "quic").await;
     if caller.is_proved() {

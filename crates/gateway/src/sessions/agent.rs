@@ -43,7 +43,7 @@ pub(crate) struct AgentSession {
     pub(super) generation: u64,
     /// Who it is.
     pub(crate) who: Who,
-    pub(super) shown: Shown,
+    pub(super) shown: Mutex<Shown>,
     pub(crate) remote: SocketAddr,
     pub(crate) carrier: Carrier,
     pub(crate) since: SystemTime,
@@ -92,11 +92,30 @@ impl AgentSession {
         self.who.name().map_or("public", Name::as_str)
     }
 
+    /// How that is known.
+    pub(crate) const fn identity_kind(&self) -> &'static str {
+        match self.who {
+            Who::Identity(_) => "certificate",
+            Who::Public | Who::Token(_) => "token",
+        }
+    }
+
     /// What it offers and may offer.
     pub(crate) fn offers(&self) -> Vec<Offer> {
         let bound = self.bound.lock();
         let taken = bound.list.iter().filter(|binding| binding.endpoint.is_some() || bound.is_withdrawn);
         taken.map(|binding| binding.offer.clone()).collect()
+    }
+
+    /// The same identity has shown something on another connection.
+    pub(super) fn now_shows(&self, newer: Shown) {
+        let mut shown = self.shown.lock();
+        if let (Shown::Certificate { until: old, .. }, Shown::Certificate { until: new, .. }) =
+            (&*shown, &newer)
+            && new > old
+        {
+            *shown = newer;
+        }
     }
 
     /// Takes this session's endpoints out of balancing; their idle streams are closed, and ports that nobody else
@@ -120,7 +139,7 @@ impl AgentSession {
     /// Whether what it has shown still opens a session. A certificate that has ended meanwhile is no reason to end what
     /// stands; one that was taken back is.
     fn is_admissible(&self, snapshot: &Snapshot, now: Timestamp) -> bool {
-        let listed = match (&self.who, &self.shown) {
+        let listed = match (&self.who, &*self.shown.lock()) {
             (Who::Token(name), Shown::Token(secret)) => snapshot.tokens().iter().any(|token| {
                 token.name == *name && token.secret == *secret && token.not_after.is_none_or(|end| now < end)
             }),

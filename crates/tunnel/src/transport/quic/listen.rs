@@ -9,6 +9,7 @@ use aws_lc_rs::hmac;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Connection, ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, Incoming};
 use rustls::ServerConfig;
+use rustls_pki_types::CertificateDer;
 
 use super::{QuicIo, Role, WINDOW, bind, endpoint_on, exporter, settings};
 use crate::proof::Exporter;
@@ -122,15 +123,18 @@ impl Arriving {
         self.0.refuse();
     }
 
-    /// Finishes the handshake and waits for the stream of its session. Cancel safe: then the connection is closed.
+    /// Finishes the handshake and waits for the stream of its session. Comes with the certificates that the other end
+    /// has shown, its own first. Cancel safe: then the connection is closed.
     ///
     /// # Errors
     /// What became of it.
-    pub async fn accept(self) -> io::Result<(QuicIo, Exporter)> {
+    pub async fn accept(self) -> io::Result<(QuicIo, Exporter, Vec<CertificateDer<'static>>)> {
         let connection = self.0.accept()?.await?;
         let exporter = exporter(&connection)?;
         let (send, recv) = connection.accept_bi().await?;
-        Ok((QuicIo::new(connection, send, recv), exporter))
+        let shown = connection.peer_identity().and_then(|shown| shown.downcast().ok());
+        let shown = shown.map_or_else(Vec::new, |shown| *shown);
+        Ok((QuicIo::new(connection, send, recv), exporter, shown))
     }
 }
 

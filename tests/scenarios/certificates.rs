@@ -88,7 +88,7 @@ async fn an_expired_certificate_and_one_of_another_gateway_open_nothing() {
     let world = World::new().run().await;
     let other = World::new().run().await;
     let (expired, of_expired) = world.certify("client", now() - 7200);
-    let (foreign, of_foreign) = other.certify("client", now());
+    let (foreign, of_foreign) = other.certify_towards(&world, "client", now());
     world.publish(&rights().holds("client", of_expired).holds("client", of_foreign).model);
     for (identity, what) in [(&expired, "expired"), (&foreign, "foreign")] {
         let before = other.log().iter().filter(|line| line.contains("cannot open a session")).count();
@@ -103,8 +103,13 @@ async fn an_expired_certificate_and_one_of_another_gateway_open_nothing() {
         assert_eq!(world.metrics().await.sum("http_controlplane_connected_gauge", &[]), 0.0, "{what}");
         drop(agent);
     }
-    other.finish().await;
-    world.finish().await;
+    let lines = other.log();
+    // The other authority has the same name, and another key.
+    for alert in ["CertificateExpired", "DecryptError"] {
+        let is_it = |line: &String| line.contains("cannot open a session") && line.contains(alert);
+        assert!(lines.iter().any(is_it), "{lines:#?}");
+    }
+    world.sum_becomes("adit_flows", &[], 0).await;
 }
 
 #[tokio::test]

@@ -411,13 +411,24 @@ impl World {
     /// A certificate of the gateway's authority, and what has to be listed for it to count.
     #[must_use]
     pub fn certify(&self, identity: &str, now: u64) -> (Arc<LiveIdentity>, model::Credential) {
+        self.certify_towards(self, identity, now)
+    }
+
+    /// The same for whoever takes the other world's gateway for the right one.
+    #[must_use]
+    pub fn certify_towards(
+        &self,
+        other: &Self,
+        identity: &str,
+        now: u64,
+    ) -> (Arc<LiveIdentity>, model::Credential) {
         let authority = self.gateway.as_ref().unwrap().enrolling().authority();
         let key = KeyPair::generate().unwrap();
         let request = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
         let life = Duration::from_secs(3600);
         let issued = authority.issue(&identity.parse().unwrap(), &request, life, now).unwrap();
         let api = format!("https://{}", self.control);
-        let roots = authority.roots_pem().to_owned();
+        let roots = other.gateway.as_ref().unwrap().enrolling().authority().roots_pem().to_owned();
         let file = IdentityFile::new(api, issued.chain_pem, key.serialize_pem().into(), roots).unwrap();
         (LiveIdentity::new(file).unwrap(), issued.credential)
     }

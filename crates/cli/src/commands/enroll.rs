@@ -61,7 +61,12 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, CliError> {
     match pending {
         Some(pending) => {
             pending.write(&json)?;
-            output::line(format_args!("enrolled {}: {}", identity.leaf().name, out.display()));
+            output::line(format_args!(
+                "enrolled {} with {}: {}",
+                output::printable(&identity.leaf().name),
+                output::printable(identity.api()),
+                out.display()
+            ));
         }
         None => output::print(&json),
     }

@@ -24,7 +24,7 @@ fn every_reason_keeps_its_code_its_label_its_status_and_its_fault() {
 }
 
 #[test]
-fn the_binary_writes_its_four_reference_pages() {
+fn the_binary_writes_its_reference_pages() {
     let exe = std::env::current_exe().unwrap();
     let adit = exe.ancestors().nth(2).unwrap().join("adit");
     assert!(
@@ -40,14 +40,18 @@ fn the_binary_writes_its_four_reference_pages() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     pages.sort();
-    assert_eq!(pages, ["cli.md", "configuration.md", "metrics.md", "refusals.md"]);
+    assert_eq!(pages, ["cli.md", "configuration.md", "metrics.md", "openapi.json", "refusals.md"]);
     for (page, needle) in [
         ("cli.md", "## adit quickstart"),
         ("configuration.md", "agent_wait"),
         ("metrics.md", "http_dataplane_requests_total"),
+        ("openapi.json", "/v1/service-policies/{name}"),
         ("refusals.md", "upstream_refused"),
     ] {
         let text = std::fs::read_to_string(Path::new(folder.path()).join(page)).unwrap();
-        assert!(text.starts_with("# ") && text.contains(needle), "{needle} is not in {page}:\n{text}");
+        assert!(
+            text.starts_with(if page.ends_with(".md") { "# " } else { "{" }) && text.contains(needle),
+            "{needle} is not in {page}:\n{text}"
+        );
     }
 }

@@ -7,6 +7,7 @@
 )]
 
 mod aborts;
+mod admin;
 mod backpressure;
 mod certificates;
 mod control_port;

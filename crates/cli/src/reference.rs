@@ -119,6 +119,11 @@ pub(crate) fn metrics() -> String {
     text
 }
 
+/// `openapi.json`: the description of the admin interface, for programs.
+pub(crate) fn openapi() -> String {
+    format!("{:#}\n", adit_gateway::api::openapi())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;

@@ -195,6 +195,10 @@ pub(crate) fn gateway_failed(cause: &adit_gateway::StartError) -> CliError {
         adit_gateway::StartError::Tls { .. } => {
             "check the certificate and key files, and who may read them".to_owned()
         }
+        adit_gateway::StartError::State { .. } => {
+            "check that no other gateway uses the state directory, and that this user may read and write it"
+                .to_owned()
+        }
     };
     CliError::failure("the gateway did not start").caused_by(cause).next(next)
 }

@@ -29,6 +29,57 @@ pub(crate) struct TokenArgs {
     token_from: Option<PathBuf>,
 }
 
+/// The flags that the token of an administrator can come from.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct AdminTokenArgs {
+    /// A token that may use the admin interface; visible in the process list, so better one of the next two.
+    #[arg(long, value_name = "TOKEN", value_parser = flags::secret)]
+    admin_token: Option<Secret>,
+    /// File with a token that may use the admin interface.
+    #[arg(long, value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+    /// Name of the environment variable with a token that may use the admin interface.
+    #[arg(long, value_name = "NAME")]
+    admin_token_env: Option<String>,
+}
+
+impl AdminTokenArgs {
+    /// The token, called `admin`, if one is given. Its agents may offer nothing.
+    ///
+    /// # Errors
+    /// It is given twice, cannot be read or is empty.
+    pub(crate) fn read(&self) -> Result<Option<LocalToken>, CliError> {
+        let args = (&self.admin_token, &self.admin_token_file, &self.admin_token_env);
+        let secret = match args {
+            (None, None, None) => return Ok(None),
+            (Some(token), None, None) => {
+                output::warning(
+                    "a token on the command line is visible in the process list; use --admin-token-file or --admin-token-env",
+                );
+                clean(token, "--admin-token")?
+            }
+            (None, Some(path), None) => read_file(path, "--admin-token-file")?,
+            (None, None, Some(name)) => read_env(name, "--admin-token-env")?,
+            _ => {
+                return Err(CliError::usage("the administrator's token is given more than once")
+                    .because("--admin-token, --admin-token-file and --admin-token-env say the same")
+                    .next("keep one of them"));
+            }
+        };
+        let name =
+            "admin".parse().map_err(|cause: BadName| CliError::failure("bad name").caused_by(&cause))?;
+        let mut token = LocalToken::new(name, SecretText::new(secret.expose().to_owned()));
+        token.token.admin = true;
+        token.token.limits.hosts = Some(Vec::new());
+        Ok(Some(token))
+    }
+
+    /// The flags again, with absolute paths, for what is generated; a token itself is not repeated.
+    pub(crate) fn source(&self) -> Option<(&'static str, &Path)> {
+        self.admin_token_file.as_deref().map(|path| ("--admin-token-file", path))
+    }
+}
+
 /// Where a token comes from; nothing is read yet.
 #[derive(Debug, Clone)]
 pub(crate) enum Source {

@@ -17,19 +17,22 @@ use tokio::sync::{Notify, Semaphore, watch};
 pub use apply::{Action, Batch, Change, Changed, Outcome};
 pub use credentials::{Invitation, Secret};
 pub use error::ChangeError;
+pub use feed::{Feed, Told};
 pub use view::Stored;
 
 use crate::audit::{self, Actor, AuditPage, AuditQuery};
 use crate::model::{Kind, Model, Timestamp};
 use crate::snapshot::{Local, Snapshots};
 use crate::store::{Committed, Expect, Revision, SharedStore, StoreError, Transaction, Write};
-use kept::TURN;
+use feed::History;
+use kept::{Key, TURN};
 use view::View;
 
 mod apply;
 mod check;
 mod credentials;
 mod error;
+mod feed;
 mod follow;
 pub(crate) mod kept;
 mod view;
@@ -60,6 +63,7 @@ pub struct Changes {
 #[derive(Debug)]
 struct State {
     view: View,
+    history: History,
     local: Arc<Local>,
 }
 
@@ -102,7 +106,7 @@ impl Changes {
         let changes = Arc::new(Self {
             store,
             snapshots,
-            state: Mutex::new(State { view, local: Arc::new(local) }),
+            state: Mutex::new(State { view, history: History::from(revision), local: Arc::new(local) }),
             turn: Semaphore::new(1),
             publishing: Mutex::new(()),
             published: watch::Sender::new(revision),
@@ -187,6 +191,12 @@ impl Changes {
         (compile, self.figures.published_at.lock().map_or(Duration::ZERO, |at| at.elapsed()))
     }
 
+    /// The number of the newest snapshot.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.snapshots.current().generation().number()
+    }
+
     /// How many audit records there are, and how many were dropped for newer ones.
     #[must_use]
     pub fn audited(&self) -> (u64, u64) {
@@ -198,6 +208,12 @@ impl Changes {
     pub async fn set_local(self: &Arc<Self>, local: Local) {
         self.state.lock().local = Arc::new(local);
         self.publish().await;
+    }
+
+    /// The same on this very thread, which has to wait for the compilation.
+    pub fn replace_local(&self, local: Local) {
+        self.state.lock().local = Arc::new(local);
+        self.publish_here();
     }
 
     /// Reads the audit log. Cancel safe.
@@ -279,8 +295,11 @@ impl Changes {
             return false;
         }
         for (key, value) in events {
-            if let Err(error) = state.view.take(key, value, revision) {
-                tracing::error!(key, %error, "a change in the store is left out");
+            let State { view, history, local: _ } = &mut *state;
+            let existed = view.knows(&Key::of(key));
+            match view.take(key, value, revision) {
+                Ok(()) => history.note(key, existed, view, revision),
+                Err(error) => tracing::error!(key, %error, "a change in the store is left out"),
             }
         }
         state.view.revision = revision;
@@ -294,6 +313,8 @@ impl Changes {
             let mut state = self.state.lock();
             let is_newer = view.revision > state.view.revision;
             if is_newer {
+                let State { view: old, history, local: _ } = &mut *state;
+                history.compare(old, &view);
                 state.view = view;
             }
             is_newer
@@ -343,3 +364,6 @@ fn told(write: &Write) -> (&str, Option<&[u8]>) {
 fn heard(committed: &Committed) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
     committed.events.iter().map(|event| (event.key.as_str(), event.value.as_deref()))
 }
+
+#[cfg(test)]
+mod tests;

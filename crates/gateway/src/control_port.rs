@@ -23,6 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
+use crate::api::Admin;
 use crate::grants::now;
 use crate::listener::accept_all;
 use crate::observe::{Carrier, Observe};
@@ -39,6 +40,7 @@ mod http;
 pub(crate) mod keys;
 mod pace;
 mod penalty;
+pub(crate) mod proving;
 pub(crate) mod quic;
 mod unproved;
 
@@ -65,6 +67,8 @@ pub(crate) struct ControlPort {
     /// Whose certificates callers may show.
     pub(crate) identities: Arc<Authority>,
     pub(crate) penalties: Penalties,
+    /// The interface below `/v1/`.
+    pub(crate) admin: Admin,
     /// PEM of the gateway's own authority, if it has one.
     pub(crate) authority: Option<String>,
     pub(crate) hostname: String,
@@ -97,7 +101,7 @@ struct Slot {
 
 /// Who is connected, before it has said anything.
 #[derive(Debug, Clone)]
-struct Caller {
+pub(crate) struct Caller {
     peer: SocketAddr,
     exporter: Exporter,
     /// The certificate it has shown, if it is one of the authority's for an identity.
@@ -134,8 +138,8 @@ fn refused_all(denied: &[Notice]) -> (Reason, String) {
 }
 
 impl Caller {
-    /// The caller knows a token: it no longer counts among those that might be anybody.
-    fn proved(&self) {
+    /// The caller has shown who it is: it no longer counts among those that might be anybody.
+    pub(crate) fn proved(&self) {
         drop(self.slot.lock().take());
         self.proved.notify_one();
     }

@@ -5,8 +5,9 @@
 //! service. `listener` and `http` turn sockets into flows, `proxied` hears from balancers in front, `opened` takes streams
 //! of agents: `dialing` joins them to services, `forwarding` connects to addresses. `reach` is what `tcp` and `dialing`
 //! share. `grants` ends what is not permitted any more, `sessions` knows which agents are there, `refusal` is the one place that says no, `observe` counts and
-//! records, `control_port` is where agents, `adit status` and Prometheus connect, `server` puts it together.
+//! records, `control_port` is where agents, `adit status` and Prometheus connect, `api` is the admin interface there, `state` where resources are kept, `server` puts it together.
 
+pub mod api;
 mod balancer;
 mod canary;
 mod certificates;
@@ -31,6 +32,7 @@ mod reload;
 mod router;
 mod server;
 mod sessions;
+mod state;
 pub mod status;
 mod tcp;
 mod tls;

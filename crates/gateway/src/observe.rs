@@ -28,6 +28,7 @@ use crate::flow::Connection;
 use crate::http::guard::GuardHandle;
 use crate::sessions::Service;
 
+mod admin;
 mod canaries;
 pub(crate) mod connection;
 
@@ -122,6 +123,7 @@ struct Inner {
     revocations: Family<ByKind, Counter>,
     canaries: Canaries,
     auth_failures: Family<ByReason, Counter>,
+    admin: admin::Admin,
     config: Reloads,
     /// Requests that reached no service.
     unrouted: ServiceCounters,
@@ -183,6 +185,7 @@ impl Observe {
             revocations: Family::default(),
             canaries: Canaries::new(),
             auth_failures: Family::default(),
+            admin: admin::Admin::default(),
             config: Reloads::default(),
             unrouted,
             forwarded,

@@ -3,8 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use adit_control::model::Model;
-use adit_control::{Local, Rules, Snapshots};
+use adit_control::{Changes, Local, Rules};
 
 use crate::Config;
 use crate::config::Tls;
@@ -14,7 +13,7 @@ use crate::tls::{Identity, Served};
 /// What a reload replaces.
 #[derive(Debug)]
 pub(crate) struct Reloadable {
-    pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) changes: Arc<Changes>,
     /// What each listener with TLS serves, by the address that was configured.
     pub(crate) served: Vec<(SocketAddr, Arc<Served>)>,
 }
@@ -34,19 +33,19 @@ impl Reloadable {
         for (served, new) in certificates {
             served.replace(&new);
         }
-        self.replace_rules(config);
+        self.changes.replace_local(local(config));
         Ok(())
     }
+}
 
-    /// Decisions read these rules from now on.
-    pub(crate) fn replace_rules(&self, config: &Config) {
-        let rules = Rules {
-            allow: config.allow.clone(),
-            trusted_proxies: config.trusted_proxies.clone(),
-            client_forwarding: config.client_forwarding,
-        };
-        self.snapshots.publish_all(&Model::default(), &Local { rules, tokens: config.tokens.clone() });
-    }
+/// What a configuration adds to resources.
+pub(crate) fn local(config: &Config) -> Local {
+    let rules = Rules {
+        allow: config.allow.clone(),
+        trusted_proxies: config.trusted_proxies.clone(),
+        client_forwarding: config.client_forwarding,
+    };
+    Local { rules, tokens: config.tokens.clone() }
 }
 
 fn tls_at(config: &Config, addr: SocketAddr) -> Option<&Tls> {

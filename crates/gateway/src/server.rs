@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use adit_control::authority::Authority;
-use adit_control::{Rules, Snapshots};
+use adit_control::{Changes, Snapshots};
 use adit_proto::handshake::ALPN;
 use adit_proto::reason::Reason;
 use adit_telemetry::reloads::Reloads;
@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::DropGuard;
 
 use crate::Config;
+use crate::api::{About, Admin, Parted};
 use crate::certificates;
 use crate::config::{Control, HttpListener, TcpServices};
 use crate::control_port::keys::Keys;
@@ -30,8 +31,9 @@ use crate::inherited::Inherited;
 use crate::listener::{self, Face};
 use crate::observe::Observe;
 use crate::opened::Opened;
-use crate::reload::Reloadable;
+use crate::reload::{self, Reloadable};
 use crate::sessions::Sessions;
+use crate::state;
 use crate::status;
 use crate::tcp::ports::Ports;
 use crate::tls::{Authorities, Identity, Served};
@@ -60,6 +62,13 @@ pub enum StartError {
     Stray {
         /// Where it is bound.
         addr: SocketAddr,
+    },
+    /// What is kept between runs cannot be read.
+    #[error("cannot use the state directory")]
+    State {
+        /// What went wrong.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A certificate could not be loaded or made.
     #[error("{what}")]
@@ -114,8 +123,8 @@ impl Gateway {
     /// # Errors
     /// [`StartError`], also when a socket was handed over that fits nothing.
     #[expect(
-        clippy::unused_async,
-        reason = "a runtime is needed, and stores and certificates will be awaited"
+        clippy::too_many_lines,
+        reason = "composition: one line for each thing that a gateway is made of"
     )]
     pub async fn start_on(
         mut config: Config,
@@ -133,12 +142,15 @@ impl Gateway {
         let enrolling =
             Arc::new(Enrolling::new(authority, &control_identity, &config.state, control_addr.port()));
 
+        let local = reload::local(&config);
+        let snapshots = Arc::new(Snapshots::new(local.rules.clone()));
+        let changes = state::open(config.state.directory.as_deref(), local, Arc::clone(&snapshots)).await?;
+
         let revision = config.revision;
         let observe = Observe::new(config.request_log.take(), config.process_log.take(), revision, workers);
         let sessions =
             Sessions::new(observe.clone(), config.limits.max_sessions, config.limits.max_idle_streams);
-        let reloadable = reloadable(&config, &control_identity, &publics);
-        let snapshots = Arc::clone(&reloadable.snapshots);
+        let reloadable = reloadable(&config, Arc::clone(&changes), &control_identity, &publics);
         let (listeners, connections, flows, control, asking) =
             (Scope::new(), Scope::over(workers), Scope::over(workers), Scope::over(workers), Scope::new());
         let slots = Arc::new(Semaphore::new(config.limits.max_connections));
@@ -155,18 +167,36 @@ impl Gateway {
         let ports =
             Ports::new(config.tcp, own, inherited, Arc::clone(&slots), Arc::clone(&plane), listeners.clone());
         let serving = Arc::new(Serving::new(Arc::clone(&plane), connections.clone()));
+        let mode = if publics.is_empty() { status::TCP } else { status::HTTP };
+        let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let admin = Admin::new(Parted {
+            changes: Arc::clone(&changes),
+            snapshots: Arc::clone(&snapshots),
+            sessions: Arc::clone(&sessions),
+            observe: observe.clone(),
+            about: About {
+                sha: revision,
+                mode,
+                state: if config.state.directory.is_some() { "directory" } else { "memory" },
+                trust_domain: Some(enrolling.authority().trust_domain().to_owned()),
+                hostname: hostname.clone(),
+            },
+            enrolling: Arc::clone(&enrolling),
+            draining: serving.draining.clone(),
+        });
         let port = Arc::new(ControlPort {
             sessions: Arc::clone(&sessions),
             ports: ports.clone(),
             opened: Opened { plane: Arc::clone(&plane), slots: Arc::clone(&slots) },
             snapshots: Arc::clone(&snapshots),
-            mode: if publics.is_empty() { status::TCP } else { status::HTTP },
+            mode,
             observe: observe.clone(),
             keys: Keys::default(),
             identities: Arc::clone(enrolling.authority()),
             penalties,
+            admin,
             authority: control_identity.authority.clone(),
-            hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            hostname,
             revision,
             started: SystemTime::now(),
             drain_timeout: config.drain_timeout,
@@ -175,6 +205,8 @@ impl Gateway {
             scope: control.clone(),
         });
         asking.spawn("control port", port.run(doors));
+        asking
+            .spawn("resources", state::keep(Arc::clone(&changes), observe.clone(), serving.draining.clone()));
         asking.spawn("grants", grants::follow(plane, ports.clone()));
         asking.spawn("pool sweeper", sweep(Arc::clone(&sessions)));
         let http_addrs = publics.iter().map(|public| public.addr).collect();
@@ -263,6 +295,8 @@ impl Gateway {
     pub async fn drain(self) -> usize {
         // 1. Balancers in front see `/ready` fail; nothing new is accepted.
         self.serving.draining.cancel();
+        // The next gateway may open it from here on; what was decided last stays in force in this one.
+        self.reloadable.changes.store().close().await;
         self.ports.close();
         self.listeners.drain(Duration::from_millis(200)).await;
         // Agents look for another session while this one still carries what has begun.
@@ -349,12 +383,10 @@ impl Public {
 }
 
 /// What a reload replaces, in force as the configuration says now.
-fn reloadable(config: &Config, control: &Identity, publics: &[Public]) -> Reloadable {
+fn reloadable(config: &Config, changes: Arc<Changes>, control: &Identity, publics: &[Public]) -> Reloadable {
     let served = publics.iter().filter_map(Public::served);
     let served = served.chain([(config.control.listen, Arc::clone(&control.served))]).collect();
-    let reloadable = Reloadable { snapshots: Arc::new(Snapshots::new(Rules::default())), served };
-    reloadable.replace_rules(config);
-    reloadable
+    Reloadable { changes, served }
 }
 
 fn bind_public(

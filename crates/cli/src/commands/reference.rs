@@ -26,6 +26,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
         ("configuration.md", reference::configuration()),
         ("refusals.md", reference::refusals()),
         ("metrics.md", reference::metrics()),
+        ("openapi.json", reference::openapi()),
     ];
     std::fs::create_dir_all(&args.out).map_err(|cause| {
         CliError::failure(format!("cannot make {}", args.out.display())).caused_by(&cause)

@@ -14,7 +14,7 @@ use crate::config::values::LogTarget;
 use crate::error::CliError;
 use crate::flags::{LogArgs, bind_ip, control_url, go_bool, network};
 use crate::generate::{GenerateArgs, HandedFile, Manifest, PublicPort, Role};
-use crate::token::TokenArgs;
+use crate::token::{AdminTokenArgs, TokenArgs};
 use crate::{duration, generate, output, role};
 
 /// Flags of every gateway that is started from flags.
@@ -53,6 +53,8 @@ pub(crate) struct ServerArgs {
     advertise: Vec<String>,
     #[command(flatten)]
     token: TokenArgs,
+    #[command(flatten)]
+    admin_token: AdminTokenArgs,
     /// Where one line per request or connection is written: off, stdout, stderr or a file.
     #[arg(long, value_name = "WHERE", default_value = "off")]
     request_log: String,
@@ -206,13 +208,14 @@ impl ServerArgs {
     /// The flags are wrong.
     pub(crate) fn settings(&self, carried: Carried) -> Result<GatewaySettings, CliError> {
         self.acme.refuse()?;
-        let token = self.token.read()?.of_gateway()?;
+        let mut tokens = vec![self.token.read()?.of_gateway()?];
+        tokens.extend(self.admin_token.read()?);
         Ok(GatewaySettings {
             config: Config {
                 control: Control { listen: self.control(), tls: self.tls.tls()?, quic: self.quic },
                 http: carried.http,
                 tcp: carried.tcp,
-                tokens: vec![token],
+                tokens,
                 state: self.state()?,
                 allow: self.allow_ips.clone(),
                 trusted_proxies: self.trusted_proxy.clone(),
@@ -273,6 +276,9 @@ impl ServerArgs {
             if let Some(path) = path {
                 files.push(HandedFile { flag, id, path: generate::absolute(path)? });
             }
+        }
+        if let Some((flag, path)) = self.admin_token.source() {
+            files.push(HandedFile { flag, id: "admin-token", path: generate::absolute(path)? });
         }
         Ok(Manifest {
             role: Role::Gateway { control: self.control_port, public: carried.public },

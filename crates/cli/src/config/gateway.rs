@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use adit_control::model::{Limits as TokenLimits, Ports};
 use adit_gateway::config::{Config, Control, HttpListener, Limits, LocalToken, SecretText, TcpServices, Tls};
 use adit_proto::name::Name;
 use adit_proto::proxy_header::Version;
@@ -12,8 +13,9 @@ use ipnet::IpNet;
 use super::reader::{Fields, Key, Presence, Reader, Row, Section};
 use super::tree::Node;
 use super::values::{
-    ADDRESS, COUNT, COUNT_OR_ZERO, DIRECTORY, DURATION, DURATION_OR_ZERO, FILE, IP, LOG_TARGET, LogSettings,
-    LogTarget, NAME, NETWORK, PORTS, PROXY_VERSION, SECRET, SIZE, SMALL_COUNT, SWITCH, SecretValue, TEXT,
+    ADDRESS, COUNT, COUNT_OR_ZERO, DIRECTORY, DURATION, DURATION_OR_ZERO, FILE, HOST, IP, LOG_TARGET,
+    LogSettings, LogTarget, NAME, NETWORK, PORTS, PROXY_VERSION, SECRET, SIZE, SMALL_COUNT, SWITCH,
+    SecretValue, TEXT,
 };
 use super::{Loaded, env, shared, state};
 use crate::error::CliError;
@@ -204,8 +206,40 @@ const TOKEN: Key<SecretValue> = Key {
     presence: Presence::Required,
     doc: "The token; never in this file itself.",
 };
-const TOKEN_SECTION: Section =
-    Section { title: "tokens[]", doc: "One shared token.", rows: &[TOKEN_NAME.row(), TOKEN.row()] };
+const TOKEN_ATTRIBUTES: Row = Row::list(
+    "attributes",
+    Presence::Optional("none"),
+    "What policies select its identity by (`#attribute`).",
+);
+const TOKEN_ADMIN: Key<bool> = Key {
+    name: "admin",
+    kind: &SWITCH,
+    presence: Presence::Default("false"),
+    doc: "Whether it may use the admin interface.",
+};
+const TOKEN_LIMITS: Row = Row::map(
+    "limits",
+    Presence::Optional("it may be used to offer everything"),
+    "What its agents may offer without a policy.",
+);
+const TOKEN_SECTION: Section = Section {
+    title: "tokens[]",
+    doc: "One shared token.",
+    rows: &[TOKEN_NAME.row(), TOKEN.row(), TOKEN_ATTRIBUTES, TOKEN_ADMIN.row(), TOKEN_LIMITS],
+};
+
+const LIMIT_HOSTS: Row = Row::list(
+    "hosts",
+    Presence::Optional("none"),
+    "Hosts, each with everything below it where it is a pattern: `app.example.com`, `*.example.com`.",
+);
+const LIMIT_PORTS: Row = Row::list("ports", Presence::Optional("none"), "TCP ports and ranges.");
+const LIMIT_SERVICES: Row = Row::list("services", Presence::Optional("none"), "Services by name.");
+const TOKEN_LIMITS_SECTION: Section = Section {
+    title: "tokens[].limits",
+    doc: "What a token's agents may offer without a policy. Other things need a Bind policy.",
+    rows: &[LIMIT_HOSTS, LIMIT_PORTS, LIMIT_SERVICES],
+};
 
 const ALLOW: Row = Row::list(
     "allow",
@@ -277,6 +311,7 @@ pub(crate) const SECTIONS: &[&Section] = &[
     &TLS_SECTION,
     &AUTO_SECTION,
     &TOKEN_SECTION,
+    &TOKEN_LIMITS_SECTION,
     &state::STATE_SECTION,
     &ACCESS_SECTION,
     &LIMITS_SECTION,
@@ -454,9 +489,27 @@ fn tokens(reader: &mut Reader<'_>, root: &Fields<'_>) -> Vec<LocalToken> {
             let what = format!("{} is the same as one above", fields.path(TOKEN.name));
             reader.problem(fields.value_at(TOKEN.name), what, "make a token of its own for each name");
         }
-        tokens.push(LocalToken::new(name, SecretText::new(token.secret.expose().to_owned())));
+        let mut local = LocalToken::new(name, SecretText::new(token.secret.expose().to_owned()));
+        local.token.attributes = reader.list(&fields, TOKEN_ATTRIBUTES, &NAME);
+        local.token.admin = reader.value(&fields, &TOKEN_ADMIN).unwrap_or(false);
+        if fields.has(TOKEN_LIMITS.name) {
+            local.token.limits = token_limits(reader, &fields);
+        }
+        tokens.push(local);
     }
     tokens
+}
+
+/// A limit that is drawn says what may be offered, also where it says nothing.
+fn token_limits(reader: &mut Reader<'_>, token: &Fields<'_>) -> TokenLimits {
+    let nothing = TokenLimits { hosts: Some(Vec::new()), ..TokenLimits::default() };
+    let Some(fields) = reader.map(token, TOKEN_LIMITS, &TOKEN_LIMITS_SECTION) else { return nothing };
+    let ports = reader.list(&fields, LIMIT_PORTS, &PORTS);
+    TokenLimits {
+        hosts: Some(reader.list(&fields, LIMIT_HOSTS, &HOST)),
+        ports: Some(ports.iter().map(|range| Ports(range.as_inner().clone())).collect()),
+        services: Some(reader.list(&fields, LIMIT_SERVICES, &NAME)),
+    }
 }
 
 fn access(reader: &mut Reader<'_>, root: &Fields<'_>) -> Option<(Vec<IpNet>, Vec<IpNet>)> {

@@ -32,6 +32,15 @@ pub enum Change {
 }
 
 impl Change {
+    /// The kind of resource that it is about.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Create(it) | Self::Update(it, _) | Self::Put(it) => it.kind(),
+            Self::Delete(kind, _, _) => *kind,
+        }
+    }
+
     fn about(&self) -> (Kind, Name) {
         match self {
             Self::Create(it) | Self::Update(it, _) | Self::Put(it) => (it.kind(), it.name().clone()),

@@ -59,6 +59,12 @@ impl View {
         })
     }
 
+    /// Whether there is such a resource.
+    pub(super) fn knows(&self, key: &Key<'_>) -> bool {
+        let Key::Resource(kind, name) = key else { return false };
+        name.parse().is_ok_and(|name| self.metas.contains_key(&(*kind, name)))
+    }
+
     /// Takes in what a key holds now, or that it is gone.
     ///
     /// # Errors

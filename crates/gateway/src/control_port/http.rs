@@ -1,4 +1,4 @@
-//! The control port's HTTP face: `/status`, `/metrics`, `/healthz`, `/ready`, `/connect`, `/.well-known/ca.crt`.
+//! The control port's HTTP face: the admin interface below `/v1/`, `/status`, `/metrics`, `/healthz`, `/ready`, `/connect`, `/.well-known/ca.crt`.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -6,15 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_proto::reason::Reason;
-use adit_tunnel::proof::{Prover, TokenKey};
 use adit_tunnel::transport::{CONNECT_PATH, WebSocketIo, limits};
 use aws_lc_rs::digest;
+use axum::body::Body;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -23,8 +22,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio_websockets::ServerBuilder;
 
-use super::keys::NamedKey;
 use super::{Caller, ControlPort};
+use crate::api::{Admin, Problem};
 use crate::refusal::REASON;
 use crate::status::{Client, Info, Status, rfc3339};
 
@@ -48,8 +47,8 @@ where
     let asking = port.asking.clone();
     let (peer, patience, proved) = (caller.peer, caller.patience, Arc::clone(&caller.proved));
     let service = service_fn(move |request| {
-        let response = answer(request, &caller, &port);
-        async move { Ok::<_, Infallible>(response) }
+        let (caller, port) = (caller.clone(), Arc::clone(&port));
+        async move { Ok::<_, Infallible>(answer(request, &caller, &port).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -94,6 +93,7 @@ enum Endpoint {
     Ready,
     Connect,
     Authority,
+    Admin,
     Other,
 }
 
@@ -108,6 +108,7 @@ impl Endpoint {
             // A client that was given the bare URL of the port upgrades at its root.
             "/" if request.headers().contains_key(header::UPGRADE) => Self::Connect,
             CONNECT_PATH => Self::Connect,
+            path if Admin::is_for(path) => Self::Admin,
             _ => Self::Other,
         }
     }
@@ -120,21 +121,22 @@ impl Endpoint {
             Self::Ready => "/ready",
             Self::Connect => CONNECT_PATH,
             Self::Authority => "/.well-known/ca.crt",
+            Self::Admin => "/v1",
             Self::Other => "other",
         }
     }
 }
 
-/// How a caller showed that it knows a token.
-enum Shown {
-    /// By sending it.
-    Token,
-    /// By a proof bound to this channel; it expects one back.
-    Proof(Arc<NamedKey>),
-}
-
-fn answer(request: Request<Incoming>, caller: &Caller, port: &Arc<ControlPort>) -> Response<Full<Bytes>> {
+async fn answer(request: Request<Incoming>, caller: &Caller, port: &Arc<ControlPort>) -> Response<Body> {
     let endpoint = Endpoint::of(&request);
+    if endpoint == Endpoint::Admin {
+        let mut response = admin(request, caller, port).await;
+        if !caller.is_proved() {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        port.observe.control_request(response.status().as_u16(), endpoint.label());
+        return response;
+    }
     if endpoint == Endpoint::Connect {
         return match upgrade(request, caller, port) {
             Ok(response) => response,
@@ -157,10 +159,10 @@ fn answer(request: Request<Incoming>, caller: &Caller, port: &Arc<ControlPort>) 
                 |pem| plain(StatusCode::OK, "application/x-pem-file", pem.clone()),
             ),
             Endpoint::Status | Endpoint::Metrics => protected(endpoint, &request, caller, port),
-            Endpoint::Connect | Endpoint::Other => plain(
+            Endpoint::Connect | Endpoint::Admin | Endpoint::Other => plain(
                 StatusCode::NOT_FOUND,
                 TEXT,
-                "not found; there are /status, /metrics, /healthz, /ready, /connect and /.well-known/ca.crt\n",
+                "not found; there are /status, /metrics, /healthz, /ready, /connect, /.well-known/ca.crt and the admin interface below /v1/\n",
             ),
         }
     } else {
@@ -176,11 +178,26 @@ fn answer(request: Request<Incoming>, caller: &Caller, port: &Arc<ControlPort>) 
     response
 }
 
-fn ready(port: &ControlPort) -> String {
-    match port.observe.canary_age() {
-        Some(age) => format!("ready\nlast canary: {} s ago\n", age.as_secs()),
-        None => "ready\nlast canary: none yet\n".to_owned(),
+/// The admin interface. Who asks is known before anything of the body is read.
+async fn admin(request: Request<Incoming>, caller: &Caller, port: &Arc<ControlPort>) -> Response<Body> {
+    let path = request.uri().path();
+    if Admin::is_open(request.method(), path) {
+        return port.admin.answer_anybody(request, caller).await;
     }
+    match port.prove(request.method(), path, request.headers(), caller) {
+        Ok(proven) => port.admin.answer(request, proven, caller.clone()).await,
+        Err(reason) => port.admin.refuse(path, Problem::unproven(reason)),
+    }
+}
+
+/// A gateway whose store is gone is still ready: what was decided last stays in force.
+fn ready(port: &ControlPort) -> String {
+    let canary = match port.observe.canary_age() {
+        Some(age) => format!("{} s ago", age.as_secs()),
+        None => "none yet".to_owned(),
+    };
+    let store = if port.admin.is_current() { "" } else { "store: gone; resources cannot be changed\n" };
+    format!("ready\nlast canary: {canary}\n{store}")
 }
 
 fn protected<B>(
@@ -188,12 +205,11 @@ fn protected<B>(
     request: &Request<B>,
     caller: &Caller,
     port: &Arc<ControlPort>,
-) -> Response<Full<Bytes>> {
-    let shown = match authenticate(request, caller, port) {
-        Ok(shown) => shown,
-        Err(response) => return response,
+) -> Response<Body> {
+    let proven = match port.prove(request.method(), request.uri().path(), request.headers(), caller) {
+        Ok(proven) => proven,
+        Err(reason) => return unproven(reason),
     };
-    caller.proved();
     let (content_type, body) = match endpoint {
         Endpoint::Metrics => {
             let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
@@ -207,60 +223,31 @@ fn protected<B>(
     };
     let mut response = plain(StatusCode::OK, content_type, body.clone());
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Shown::Proof(shown) = shown {
-        let proof = shown.key.prove(Prover::Answerer, &caller.exporter, body.as_bytes());
-        if let Ok(value) = HeaderValue::from_str(&hex(&proof)) {
-            response.headers_mut().insert(PROOF, value);
-        }
+    if let Some(key) = proven.key
+        && let Ok(value) = HeaderValue::from_str(&caller.proof_of(&key, body.as_bytes()))
+    {
+        response.headers_mut().insert(PROOF, value);
     }
     response
 }
 
-#[expect(clippy::result_large_err, reason = "both are answers; the error is the shorter path")]
-fn authenticate<B>(
-    request: &Request<B>,
-    caller: &Caller,
-    port: &ControlPort,
-) -> Result<Shown, Response<Full<Bytes>>> {
-    let presented = request.headers().get(header::AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
-    let said = format!("{} {}", request.method(), request.uri().path());
-    let snapshot = port.snapshots.current();
-    let shown = if let Some(bearer) = scheme(presented, b"bearer ") {
-        port.keys.find(&snapshot, |key| key.is_token(bearer)).map(|_| Shown::Token)
-    } else {
-        let proof = scheme(presented, b"adit-proof ").and_then(unhex);
-        let is_it = |key: &TokenKey, proof: &[u8]| {
-            key.check(Prover::Caller, &caller.exporter, said.as_bytes(), proof)
-        };
-        proof.and_then(|proof| port.keys.find(&snapshot, |key| is_it(key, &proof))).map(Shown::Proof)
-    };
-    shown.ok_or_else(|| {
-        if port.penalties.is_barred(caller.peer.ip()) {
-            port.failed(caller.peer, Reason::RateLimited);
-            let mut response =
-                refusal(Reason::RateLimited, "too many failed attempts from this address; wait a minute\n");
+fn unproven(reason: Reason) -> Response<Body> {
+    match reason {
+        Reason::RateLimited => {
+            let text = "too many failed attempts from this address; wait a minute\n";
+            let mut response = refusal(reason, text);
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
-            return response;
+            response
         }
-        // Asking without credentials is how one finds out that they are needed; only wrong ones count as guesses.
-        if !presented.is_empty() {
-            port.failed(caller.peer, Reason::Unauthorized);
+        Reason::Revoked => refusal(reason, "this certificate is not good any more; enroll again\n"),
+        _ => {
+            let text = "unauthorized: send the gateway's token as `Authorization: Bearer TOKEN`\n";
+            let mut response = refusal(reason, text);
+            let realm = HeaderValue::from_static("Bearer realm=\"adit\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, realm);
+            response
         }
-        let mut response = refusal(
-            Reason::Unauthorized,
-            "unauthorized: send the gateway's token as `Authorization: Bearer TOKEN`\n",
-        );
-        response
-            .headers_mut()
-            .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"adit\""));
-        response
-    })
-}
-
-/// What follows an authentication scheme; schemes compare without case (RFC 9110 §11.1).
-fn scheme<'a>(presented: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
-    let (head, rest) = presented.split_at_checked(scheme.len())?;
-    head.eq_ignore_ascii_case(scheme).then(|| rest.trim_ascii())
+    }
 }
 
 impl ControlPort {
@@ -284,7 +271,7 @@ fn upgrade(
     mut request: Request<Incoming>,
     caller: &Caller,
     port: &Arc<ControlPort>,
-) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>> {
+) -> Result<Response<Body>, Response<Body>> {
     let key =
         websocket_key(request.headers()).filter(|_| request.method() == Method::GET).ok_or_else(|| {
             let mut response =
@@ -310,7 +297,7 @@ fn upgrade(
             Err(error) => tracing::debug!(peer = %caller.peer, %error, "a WebSocket was not completed"),
         }
     });
-    let mut response = Response::new(Full::default());
+    let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
@@ -340,8 +327,8 @@ fn websocket_key(headers: &HeaderMap) -> Option<Vec<u8>> {
     .then(|| key.to_vec())
 }
 
-fn plain(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
+fn plain(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::from(body.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -349,23 +336,15 @@ fn plain(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>)
     response
 }
 
-fn refusal(reason: Reason, text: &'static str) -> Response<Full<Bytes>> {
+fn refusal(reason: Reason, text: &'static str) -> Response<Body> {
     let status = StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = plain(status, TEXT, text);
     response.headers_mut().insert(REASON, HeaderValue::from_static(reason.label()));
     response
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &[u8]) -> Option<Vec<u8>> {
-    let text = std::str::from_utf8(text).ok()?;
-    if !text.len().is_multiple_of(2) || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return None;
-    }
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
 }
 
 #[cfg(test)]

@@ -113,8 +113,38 @@ pub const FAMILIES: &[Described] = &[
         "adit_auth_failures_total",
         "counter",
         "reason",
-        "Failed authentications on the control port: unauthorized, or rate_limited after too many of those",
+        "Failed authentications on the control port: unauthorized, revoked, or rate_limited after too many of those",
     ),
+    family(
+        "adit_admin_requests_total",
+        "counter",
+        "endpoint,code",
+        "Requests to the admin interface, by endpoint and status",
+    ),
+    family(
+        "adit_changes_total",
+        "counter",
+        "kind,action,result",
+        "Changes to resources and credentials, by kind and action; the result is done, or why it was refused",
+    ),
+    family("adit_resources", "gauge", "kind", "Resources there are, by kind"),
+    family(
+        "adit_store_up",
+        "gauge",
+        "",
+        "1 while the store answers; while it does not, the last resources stay in force",
+    ),
+    family("adit_store_revision", "gauge", "", "The last transaction that is in force"),
+    family("adit_snapshot_generation", "gauge", "", "Counts what was published for decisions"),
+    family("adit_snapshot_compile_seconds", "gauge", "", "How long the last compilation for decisions took"),
+    family(
+        "adit_snapshot_age_seconds",
+        "gauge",
+        "",
+        "How long ago something was published for decisions last",
+    ),
+    family("adit_audit_records", "gauge", "", "Records in the audit log"),
+    family("adit_audit_dropped_total", "counter", "", "Records that left the audit log for newer ones"),
 ];
 
 /// Registers everything; the names are those of the table.
@@ -159,6 +189,9 @@ pub(super) fn register(
     add!("adit_canary_failures_total", inner.canaries.failures);
     add!("adit_canary_last_success_timestamp_seconds", inner.canaries.last_success);
     add!("adit_auth_failures_total", inner.auth_failures);
+    add!("adit_admin_requests_total", inner.admin.requests);
+    add!("adit_changes_total", inner.admin.changes);
+    metrics.register_collector(inner.admin.resources.clone());
     inner.config.register(metrics);
     process::register(metrics);
     process::register_build_info(metrics, env!("CARGO_PKG_VERSION"), revision);

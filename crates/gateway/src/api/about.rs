@@ -1,0 +1,118 @@
+//! The endpoints about the gateway itself and whoever asks.
+
+use adit_telemetry::reloads::Answer;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use http::StatusCode;
+use http::header::{self, HeaderValue};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::answer::json;
+use super::problem::Problem;
+use super::{Api, Asker};
+
+/// The gateway.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct InfoAnswer {
+    /// Release.
+    version: String,
+    /// Commit it was built from.
+    sha: String,
+    /// `http`, or `tcp` when there is no HTTP listener.
+    mode: String,
+    /// Where resources are kept: `directory`, or `memory` when they are gone with the process.
+    state: String,
+    /// Whether the store answers. While it does not, the last resources stay in force and none can be changed.
+    state_current: bool,
+    /// The last change to resources.
+    revision: u64,
+    /// How many resources there are.
+    resources: usize,
+    /// The trust domain of identities, if there is an authority.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trust_domain: Option<String>,
+    /// The machine's name.
+    hostname: String,
+}
+
+pub(super) async fn info(State(api): State<Api>) -> Response<Body> {
+    let about = &api.about;
+    let answer = InfoAnswer {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        sha: about.sha.to_owned(),
+        mode: about.mode.to_owned(),
+        state: about.state.to_owned(),
+        state_current: api.changes.is_current(),
+        revision: api.changes.revision(),
+        resources: api.changes.model().count(),
+        trust_domain: about.trust_domain.clone(),
+        hostname: about.hostname.clone(),
+    };
+    json(StatusCode::OK, &answer)
+}
+
+/// Who asks.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct WhoAnswer {
+    /// `identity:NAME` or `token:NAME`.
+    name: String,
+    /// Whether it may change resources.
+    admin: bool,
+}
+
+pub(super) async fn whoami(State(api): State<Api>, asker: Asker) -> Response<Body> {
+    let admin = asker.proven.is_admin(&api.snapshots.current());
+    json(StatusCode::OK, &WhoAnswer { name: asker.actor().name, admin })
+}
+
+pub(super) async fn openapi(State(api): State<Api>) -> Response<Body> {
+    json(StatusCode::OK, &*api.document)
+}
+
+/// A configuration file that was read again.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Reloaded {
+    /// True: it is in force.
+    reloaded: bool,
+}
+
+pub(super) async fn reload(State(api): State<Api>) -> Result<Response<Body>, Problem> {
+    match api.observe.config().ask().await {
+        Answer::Taken => Ok(json(StatusCode::OK, &Reloaded { reloaded: true })),
+        Answer::Refused(why) => {
+            let next = "correct the file; the one before stays in force";
+            Err(Problem::client("bad_configuration", 422, why, next))
+        }
+        Answer::NoFile => {
+            let why = "this gateway was started from flags: there is no file to read again";
+            Err(Problem::client("no_file", 409, why, "start it with `adit gateway -f FILE`"))
+        }
+    }
+}
+
+/// The store's file as of now.
+pub(super) async fn backup(State(api): State<Api>) -> Result<Response<Body>, Problem> {
+    let unwritten = |error: std::io::Error| {
+        let next = "look at the gateway's temporary directory and its disk";
+        Problem::gateway("unavailable", 503, format!("the backup cannot be written: {error}"), next)
+    };
+    let folder = tokio::task::spawn_blocking(tempfile::tempdir).await.map_err(std::io::Error::other);
+    let folder = folder.map_err(unwritten)?.map_err(unwritten)?;
+    let path = folder.path().join("adit.db");
+    match api.changes.store().backup(&path).await {
+        Ok(()) => {}
+        Err(adit_control::store::StoreError::Unsupported(why)) => {
+            return Err(Problem::client("no_state", 409, why, "start the gateway with a state directory"));
+        }
+        Err(error) => return Err(adit_control::ChangeError::from(error).into()),
+    }
+    let bytes = tokio::fs::read(&path).await.map_err(unwritten)?;
+    let mut response = Response::new(Body::from(bytes));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/vnd.sqlite3"));
+    let attachment = HeaderValue::from_static("attachment; filename=\"adit.db\"");
+    headers.insert(header::CONTENT_DISPOSITION, attachment);
+    Ok(response)
+}

@@ -1,0 +1,87 @@
+//! Answers in JSON, and how resources look in them.
+
+use std::collections::HashSet;
+
+use adit_control::changes::Stored;
+use adit_control::model::{Credential, Kind, Model, Timestamp};
+use adit_proto::name::Name;
+use axum::body::Body;
+use axum::response::Response;
+use http::StatusCode;
+use http::header::{self, HeaderValue};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// A JSON answer. It is never kept by anybody in between.
+pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response<Body> {
+    let mut text = serde_json::to_vec(body).unwrap_or_default();
+    text.push(b'\n');
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// A JSON answer about one resource, with its revision.
+pub(super) fn tagged(status: StatusCode, stored: &Stored, body: &impl Serialize) -> Response<Body> {
+    let mut response = json(status, body);
+    if let Ok(tag) = HeaderValue::from_str(&etag(stored)) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
+}
+
+/// What `If-Match` is compared with.
+pub(super) fn etag(stored: &Stored) -> String {
+    format!("\"{}\"", stored.revision)
+}
+
+pub(super) fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    response
+}
+
+/// What an identity's item says beside its fields.
+pub(super) struct Presence<'a> {
+    pub(super) model: &'a Model,
+    /// Folded names of whoever has a session now.
+    pub(super) online: HashSet<String>,
+}
+
+/// A resource as the interface shows it: its fields, and what is known about it.
+pub(super) fn item(stored: &Stored, presence: &Presence<'_>) -> Value {
+    let mut fields = match serde_json::to_value(&stored.resource) {
+        Ok(Value::Object(fields)) => fields,
+        _ => Map::new(),
+    };
+    fields.insert("id".to_owned(), json!(*stored.id));
+    fields.insert("revision".to_owned(), json!(stored.revision));
+    fields.insert("created_at".to_owned(), json!(rfc3339(stored.created_at)));
+    fields.insert("updated_at".to_owned(), json!(rfc3339(stored.updated_at)));
+    let name = stored.resource.name();
+    if matches!(stored.resource.kind(), Kind::Identity | Kind::Token) {
+        fields.insert("online".to_owned(), json!(presence.online.contains(name.folded())));
+    }
+    if stored.resource.kind() == Kind::Identity {
+        let credentials = credentials(presence.model, name);
+        fields.insert("enrolled".to_owned(), json!(!credentials.is_empty()));
+        fields.insert("credentials".to_owned(), Value::Array(credentials));
+    }
+    Value::Object(fields)
+}
+
+fn credentials(model: &Model, name: &Name) -> Vec<Value> {
+    let show = |Credential { serial, issued_at, not_after }: &Credential| json!({ "serial": serial, "issued_at": rfc3339(*issued_at), "not_after": rfc3339(*not_after) });
+    model.credentials.get(name).into_iter().flatten().map(show).collect()
+}
+
+/// A time in UTC.
+pub(super) fn rfc3339(at: Timestamp) -> String {
+    let seconds = i64::try_from(at).unwrap_or(i64::MAX);
+    let time = OffsetDateTime::from_unix_timestamp(seconds).ok();
+    time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
+}

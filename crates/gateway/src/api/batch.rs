@@ -1,0 +1,63 @@
+//! Many resources at once: apply and export.
+
+use adit_control::changes::{Batch, Change, Changed};
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use http::header::HeaderMap;
+use http::{Request, StatusCode};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::answer::json;
+use super::asked::{MAX_BATCH, any_resource, document};
+use super::problem::Problem;
+use super::{Api, Asker};
+
+/// Resources as they shall be.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Apply {
+    resources: Vec<Value>,
+    #[serde(default)]
+    prune: bool,
+    #[serde(default)]
+    dry_run: bool,
+    #[serde(default)]
+    force: bool,
+}
+
+pub(super) async fn apply(
+    State(api): State<Api>,
+    asker: Asker,
+    headers: HeaderMap,
+    request: Request<Body>,
+) -> Result<Response<Body>, Problem> {
+    let Apply { resources, prune, dry_run, force } =
+        document(&headers, request.into_body(), MAX_BATCH).await?;
+    let resources = resources.into_iter().map(any_resource).collect::<Result<Vec<_>, _>>()?;
+    let changes = resources.into_iter().map(Change::Put).collect();
+    let outcome = api.apply(&asker, Batch { changes, dry_run, prune, force }).await?;
+    let changes: Vec<Value> = outcome.changes.iter().map(shown).collect();
+    Ok(json(StatusCode::OK, &json!({ "changes": changes, "revision": outcome.revision })))
+}
+
+fn shown(changed: &Changed) -> Value {
+    let mut fields = Map::new();
+    fields.insert("action".to_owned(), json!(changed.action));
+    fields.insert("kind".to_owned(), json!(changed.kind));
+    fields.insert("name".to_owned(), json!(changed.name));
+    if let Some(before) = &changed.before {
+        fields.insert("before".to_owned(), json!(before.resource));
+    }
+    if let Some(after) = &changed.after {
+        fields.insert("after".to_owned(), json!(after.resource));
+    }
+    Value::Object(fields)
+}
+
+pub(super) async fn export(State(api): State<Api>) -> Response<Body> {
+    let (all, revision) = api.changes.export();
+    let resources: Vec<Value> = all.iter().map(|stored| json!(stored.resource)).collect();
+    json(StatusCode::OK, &json!({ "resources": resources, "revision": revision }))
+}

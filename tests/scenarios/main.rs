@@ -13,6 +13,7 @@ mod certificates;
 mod control_port;
 mod dials;
 mod drain;
+mod enrolling;
 mod expectations;
 mod forwarding;
 mod framing;

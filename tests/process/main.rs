@@ -23,6 +23,7 @@ mod handover;
 mod hostile;
 mod kills;
 mod metrics;
+mod operating;
 
 mod proxies;
 mod quic;

@@ -25,7 +25,7 @@ pub(crate) struct World {
 pub(crate) struct GatewayFile<'a> {
     /// Lines of gateway.yaml in place of one cleartext listener.
     pub(crate) http: Option<&'a str>,
-    /// More lines.
+    /// More lines; with `tokens:` among them, in place of the one token without rights.
     pub(crate) more: &'a str,
 }
 
@@ -108,8 +108,9 @@ impl World {
         let listener = format!("http: [{{listen: '127.0.0.1:{http}'}}]\n");
         let text = format!(
             "control: {{listen: '127.0.0.1:{control}'}}\n{}\
-             tokens: [{{name: default, token: 'file:token'}}]\n{}",
+             {}{}",
             file.http.unwrap_or(&listener),
+            if file.more.contains("tokens:") { "" } else { "tokens: [{name: default, token: 'file:token'}]\n" },
             file.more
         );
         let path = self.write("gateway.yaml", &text);

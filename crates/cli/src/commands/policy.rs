@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use adit_control::model::{Model, PUBLIC, Verb};
 use adit_control::snapshot::Generation;
-use adit_control::{Local, Snapshot, Subject, Who, authorize, authorize_offer};
+use adit_control::{Denial, Local, Snapshot, Subject, Who, authorize, authorize_offer};
+use adit_proto::name::Name;
 use adit_proto::names::ServiceName;
 
 use crate::documents::{self, Placed, Test};
@@ -72,6 +73,22 @@ pub(crate) fn run(verb: PolicyVerb) -> Result<ExitCode, CliError> {
 
 fn outcome<'t>(model: &Model, snapshot: &Snapshot, test: &'t Placed<Test>) -> Outcome<'t> {
     let Test { identity, service, verb, is_allowed, .. } = &test.it;
+    let decided = decide(model, snapshot, identity, service, *verb);
+    let holds = decided.is_ok() == *is_allowed;
+    Outcome { test, holds, why: decided.err().map(|denial| denial.message).unwrap_or_default() }
+}
+
+/// What a gateway with these resources would say.
+///
+/// # Errors
+/// No, and why.
+pub(crate) fn decide(
+    model: &Model,
+    snapshot: &Snapshot,
+    identity: &Name,
+    service: &Name,
+    verb: Verb,
+) -> Result<(), Denial> {
     let who = if *identity == *PUBLIC {
         Who::Public
     } else if model.identities.contains_key(identity) || !model.tokens.contains_key(identity) {
@@ -80,12 +97,10 @@ fn outcome<'t>(model: &Model, snapshot: &Snapshot, test: &'t Placed<Test>) -> Ou
         Who::Token(identity.clone())
     };
     let service = ServiceName::Named(service.clone());
-    let decided = match verb {
+    match verb {
         Verb::Dial => authorize(snapshot, &Subject { who, address: None }, &service).map(drop),
         Verb::Bind => authorize_offer(snapshot, &who, &service).map(drop),
-    };
-    let holds = decided.is_ok() == *is_allowed;
-    Outcome { test, holds, why: decided.err().map(|denial| denial.message).unwrap_or_default() }
+    }
 }
 
 fn described(test: &Test) -> String {

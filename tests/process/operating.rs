@@ -1,0 +1,244 @@
+//! Identities, services and policies as an operator types them, against a real gateway.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use crate::support::process::{Finished, run};
+use crate::support::secrets;
+use crate::support::tools::shell;
+use crate::support::world::{Gateway, GatewayFile, World};
+
+/// A gateway that keeps state, with an admin token in its file.
+struct Office {
+    world: World,
+    gateway: Gateway,
+}
+
+impl Office {
+    fn open() -> Self {
+        let world = World::new();
+        let more = "tokens: [{name: default, token: 'file:token', admin: true}]\nstate: {directory: kept}\n";
+        let gateway = world.gateway(GatewayFile { http: None, more });
+        Self { world, gateway }
+    }
+
+    /// The same, logged in.
+    fn logged_in() -> Self {
+        let office = Self::open();
+        let control = office.control();
+        let said = office.types(&format!("adit edge login {control} --token-file token -y")).ok();
+        assert!(
+            said.starts_with(&format!("logged in to wss://{control} as token:default; remembered in ")),
+            "{said}"
+        );
+        office
+    }
+
+    fn control(&self) -> SocketAddr {
+        self.gateway.control
+    }
+
+    /// What an operator types, to its end.
+    #[track_caller]
+    fn types(&self, line: &str) -> Finished {
+        let mut command = self.world.here(shell(line));
+        run(command.env("ADIT_CONFIG_DIR", self.world.path("config")))
+    }
+
+    /// Exit code and everything that was said of a line that fails.
+    #[track_caller]
+    fn fails(&self, line: &str, code: i32) -> String {
+        let said = self.types(line);
+        assert_eq!(said.code, code, "{line}: {said:#?}");
+        format!("{}{}", said.out, said.err)
+    }
+
+    /// A secret that a command has written, kept out of what failures print.
+    #[track_caller]
+    fn secret(&self, name: &str) -> String {
+        let text = std::fs::read_to_string(self.world.path(name)).unwrap();
+        secrets::keep(text.trim());
+        text.trim().to_owned()
+    }
+}
+
+#[cfg(unix)]
+fn mode(path: &Path) -> u32 {
+    std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions()) & 0o777
+}
+
+/// Every line of the article that the model comes from, with `adit` in the place of the other name.
+const ARTICLE: &[&str] = &[
+    r#"adit edge create identity user dev.client -a "prometheus-clients","reflectz-clients""#,
+    r#"adit edge create identity user local.prometheus.id -o prometheus/local.prometheus.id.jwt -a "reflectz-clients","prometheus-clients""#,
+    r#"adit edge enroll prometheus/local.prometheus.id.jwt -o prometheus/local.prometheus.id.json"#,
+    r#"adit edge create config "local.prometheus.svc-intercept.v1" intercept.v1 '{"protocols":["tcp"],"addresses":["local.prometheus.svc"],"portRanges":[{"low":80, "high":80}], "dialOptions": {"identity":"local.prometheus.id"}}'"#,
+    r#"adit edge create service "local.prometheus.svc" --configs "local.prometheus.svc-intercept.v1""#,
+    r##"adit edge create service-policy "local.prometheus.svc.dial" Dial --service-roles "@local.prometheus.svc" --identity-roles "#prometheus-clients""##,
+    r#"adit edge create service-policy "local.prometheus.svc.bind" Bind --service-roles "@local.prometheus.svc" --identity-roles "@local.prometheus.id""#,
+];
+
+#[test]
+fn the_commands_of_the_article_do_what_they_say() {
+    let office = Office::logged_in();
+    std::fs::create_dir(office.world.path("prometheus")).unwrap();
+    for line in ARTICLE {
+        office.types(line).ok();
+    }
+    #[cfg(unix)]
+    for name in ["prometheus/local.prometheus.id.json", "config/gateways.json"] {
+        assert_eq!(mode(&office.world.path(name)), 0o600, "{name}");
+    }
+    let identities = office.types("adit edge list identities 'name contains \"prometheus\"'").ok();
+    assert_eq!(
+        identities,
+        "\
+Name                 Attributes                           Rights  Enrolled  Online
+local.prometheus.id  reflectz-clients,prometheus-clients  -       yes       no
+"
+    );
+    let policies = office.types("adit edge list service-policies").ok();
+    assert!(policies.contains("local.prometheus.svc.dial  Dial"), "{policies}");
+    let shown = office.types("adit service show LOCAL.prometheus.svc. -o json").ok();
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&shown).unwrap()["configs"][0],
+        "local.prometheus.svc-intercept.v1"
+    );
+    let twice = office.fails(ARTICLE[0], 1);
+    assert!(twice.contains("dev.client") && twice.contains("\n next: "), "{twice}");
+    let used = office.fails("adit edge delete config local.prometheus.svc-intercept.v1", 1);
+    assert!(used.contains("local.prometheus.svc"), "{used}");
+    office.types("adit edge delete service-policies where 'name~local.prometheus'").ok();
+    office.types("adit edge delete service local.prometheus.svc").ok();
+    assert_eq!(office.types("adit edge list services -q").ok(), "");
+}
+
+/// What an operator keeps in a repository.
+const REPOSITORY: &str = "\
+kind: identity
+name: dev.client
+attributes: [prometheus-clients]
+---
+kind: config
+name: web-host
+type: host.v1
+data: {protocol: tcp, address: 127.0.0.1, port: 80}
+---
+kind: service
+name: web
+configs: [web-host]
+---
+kind: service-policy
+name: web-dial
+type: Dial
+service_roles: ['@web']
+identity_roles: ['#prometheus-clients']
+---
+kind: route
+name: web
+hosts: [app.example.com]
+service: web
+---
+tests:
+  - {identity: dev.client, service: web, expect: allowed}
+  - {identity: public, service: web, expect: denied}
+";
+
+#[test]
+fn a_repository_is_planned_applied_exported_and_pruned() {
+    let office = Office::logged_in();
+    std::fs::create_dir(office.world.path("repository")).unwrap();
+    office.world.write("repository/all.yaml", REPOSITORY);
+    assert_eq!(office.types("adit policy test -f repository").ok(), "2 passed, 0 failed\n");
+    let planned = office.fails("adit plan -f repository --detailed-exitcode", 4);
+    assert!(planned.contains("+ identity dev.client: attributes [prometheus-clients]\n"), "{planned}");
+    assert!(planned.ends_with("5 to create\n"), "{planned}");
+    assert!(office.types("adit apply -f repository").ok().ends_with("5 created\n"));
+    assert_eq!(office.types("adit plan -f repository --detailed-exitcode").ok(), "5 as they should be\n");
+    for form in ["yaml", "json"] {
+        office.types(&format!("adit export -o {form} > exported.{form}")).ok();
+        let again = office.types(&format!("adit plan -f exported.{form} --prune --detailed-exitcode")).ok();
+        assert_eq!(again, "5 as they should be\n", "{form}");
+    }
+    let less = REPOSITORY.replace("[prometheus-clients]", "[prometheus-clients, \"no\"]");
+    let less = less.split("---\nkind: route").next().unwrap();
+    office.world.write("repository/all.yaml", less);
+    let planned = office.types("adit plan -f repository --prune").ok();
+    assert_eq!(
+        planned,
+        "~ identity dev.client: attributes +no\n- route web\n1 to change, 1 to delete, 3 as they should be\n"
+    );
+    office.types("adit apply -f repository --prune -q").ok();
+    assert_eq!(office.types("adit route list -q").ok(), "");
+    // Whoever is logged in does not delete itself.
+    office.types("adit token create ops --admin -o ops.token").ok();
+    office.secret("ops.token");
+    let control = office.control();
+    office.types(&format!("adit login wss://{control} --token-file ops.token -n ops -q")).ok();
+    let refused = office.fails("adit apply -f repository --prune", 1);
+    assert!(refused.contains("--prune would delete token ops, which asks for it"), "{refused}");
+    assert_eq!(office.types("adit token list -q").ok(), "ops\n");
+    // Every mistake is told at once, and nothing is asked.
+    office.world.write("repository/b.yaml", "kind: servce\nname: x\n---\nkind: identity\nnam: y\n");
+    let wrong = office.fails("adit apply -f repository", 2);
+    for part in ["repository/b.yaml:1:7: ", "repository/b.yaml:5:1: ", "3 problems in 1 file"] {
+        assert!(wrong.contains(part), "{part} is not in {wrong}");
+    }
+}
+
+#[test]
+fn tokens_are_made_rotated_and_revoked_and_what_was_done_is_on_record() {
+    let office = Office::logged_in();
+    office.types("adit token create shop --hosts '*.example.com' --ports 5432,8000-8010 -o shop.token").ok();
+    let first = office.secret("shop.token");
+    let listed = office.types("adit token list").ok();
+    assert!(listed.contains("hosts: *.example.com; ports: 5432,8000-8010"), "{listed}");
+    office.types("adit token rotate shop --window 24h -o shop.token").ok();
+    assert_ne!(office.secret("shop.token"), first);
+    office.types("adit token revoke shop").ok();
+    assert!(office.types("adit token show shop").ok().contains("disabled: true"));
+    let guessed = office.fails("adit token rotate shop -o json", 2);
+    assert!(guessed.contains("next: write --output json"), "{guessed}");
+    let log = office.types("adit audit list --name shop").ok();
+    for part in ["token:default", "create", "rotate-secret", "update", "token shop"] {
+        assert!(log.contains(part), "{part} is not in {log}");
+    }
+    let lines = office.types("adit audit export").ok();
+    assert!(lines.lines().count() >= 3 && !lines.contains(&first), "{lines}");
+    let who = office.types("adit whoami").ok();
+    assert!(who.starts_with("token:default at wss://") && who.ends_with(", may change resources\n"), "{who}");
+}
+
+#[test]
+fn an_administrator_with_a_certificate_logs_in_and_live_names_are_completed() {
+    let office = Office::logged_in();
+    office.types("adit identity create alice --admin -o alice.jwt").ok();
+    office.types("adit enroll alice.jwt -o alice.json").ok();
+    let control = office.control();
+    let said = office.types(&format!("adit login wss://{control} --identity alice.json -n alice")).ok();
+    assert!(said.contains(" as identity:alice;"), "{said}");
+    office.types("adit identity create bob").ok();
+    let candidates = office.types(
+        "ADIT_COMPLETE=fish adit -- adit identity show b && ADIT_COMPLETE=fish adit -- adit edge use ''",
+    );
+    let candidates = candidates.ok();
+    assert!(candidates.lines().any(|line| line == "bob"), "{candidates}");
+    assert!(candidates.lines().any(|line| line == "alice"), "{candidates}");
+    office.types("adit use alice && adit logout -q && adit use -o json > uses.json").ok();
+    let uses = std::fs::read_to_string(office.world.path("uses.json")).unwrap();
+    assert!(!uses.contains("alice"), "{uses}");
+    let nobody = office.fails("adit identity list", 2);
+    assert!(nobody.contains("nothing says which gateway: nobody is logged in"), "{nobody}");
+    let here =
+        office.types(&format!("adit identity list -q --url wss://{control} --identity-file alice.json")).ok();
+    assert_eq!(here, "alice\nbob\n");
+    let mut stranger = String::new();
+    write!(
+        stranger,
+        "{}",
+        office.fails(&format!("adit identity list --url wss://{control} --ca token --token-file token"), 1)
+    )
+    .unwrap();
+    assert!(stranger.contains("cannot prepare TLS"), "{stranger}");
+}

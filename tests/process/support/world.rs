@@ -110,7 +110,11 @@ impl World {
             "control: {{listen: '127.0.0.1:{control}'}}\n{}\
              {}{}",
             file.http.unwrap_or(&listener),
-            if file.more.contains("tokens:") { "" } else { "tokens: [{name: default, token: 'file:token'}]\n" },
+            if file.more.contains("tokens:") {
+                ""
+            } else {
+                "tokens: [{name: default, token: 'file:token'}]\n"
+            },
             file.more
         );
         let path = self.write("gateway.yaml", &text);

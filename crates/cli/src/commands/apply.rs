@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use adit_control::model::{Kind, Resource};
+use adit_proto::name::Name;
 use serde_json::{Map, Value};
 
 use crate::access::AccessArgs;
@@ -43,8 +44,8 @@ Examples:
   adit apply -f policies/ --prune --dry-run
   adit export | adit apply -f -
 
-Everything is changed in one transaction, or nothing is. --prune deletes what the files do not hold, and refuses to
-delete the identity or token that asks for it.")]
+Everything is changed in one transaction, or nothing is. --prune deletes what the files do not hold, except
+the identity or token that asks for it.")]
 pub(crate) struct Apply {
     #[command(flatten)]
     files: Files,
@@ -124,36 +125,33 @@ async fn change(files: &Files, access: &AccessArgs, dry_run: bool) -> Result<App
     let resources = documents::load(&files.files)?.resources();
     let mut interface = access.interface()?;
     let batch = Batch { resources, prune: files.prune, dry_run };
+    let applied = interface.apply(&batch).await?;
     if files.prune {
-        let would = interface.apply(&Batch { dry_run: true, ..batch.clone() }).await?;
-        keeps_the_caller(&mut interface, &would).await?;
-        if dry_run {
-            return Ok(would);
-        }
+        tell_of_the_caller(&mut interface, &batch.resources).await?;
     }
-    interface.apply(&batch).await
+    let created = applied.changes.iter().filter(|change| change.action == Action::Create && !dry_run);
+    for Change { name, .. } in created.filter(|change| change.kind == Kind::Token) {
+        let name = printable(name);
+        output::note(format_args!(
+            "token {name} has no secret yet: adit token rotate {name} -o {name}.token"
+        ));
+    }
+    Ok(applied)
 }
 
-/// Whoever deletes itself cannot mend what else went wrong.
-async fn keeps_the_caller(interface: &mut Interface, would: &Applied) -> Result<(), CliError> {
-    let deleted = |change: &&Change| {
-        change.action == Action::Delete && matches!(change.kind, Kind::Identity | Kind::Token)
-    };
-    if !would.changes.iter().any(|change| deleted(&change)) {
-        return Ok(());
-    }
+/// Whoever deleted itself could not mend what else went wrong, so the gateway keeps whoever asks; that is told.
+async fn tell_of_the_caller(interface: &mut Interface, resources: &[Resource]) -> Result<(), CliError> {
     let me = interface.whoami().await?.name;
-    let is_me = |change: &&Change| me.eq_ignore_ascii_case(&format!("{}:{}", change.kind, change.name));
-    match would.changes.iter().filter(deleted).find(is_me) {
-        None => Ok(()),
-        Some(change) => Err(CliError::failure(format!(
-            "--prune would delete {} {}, which asks for it",
-            change.kind,
-            printable(&change.name)
-        ))
-        .because("it is in none of the files")
-        .next("add it to them (adit export shows it), or ask as somebody else")),
+    let Some((kind, name)) = me.split_once(':') else { return Ok(()) };
+    let (Ok(kind), Ok(name)) = (kind.parse::<Kind>(), name.parse::<Name>()) else { return Ok(()) };
+    let is_written = resources.iter().any(|resource| resource.kind() == kind && *resource.name() == name);
+    // A token of the gateway's own file is no resource.
+    if !is_written && interface.item(kind, &name).await.is_ok() {
+        output::note(format_args!(
+            "{kind} {name} is in none of the files; it is kept because it asks for this"
+        ));
     }
+    Ok(())
 }
 
 fn show(applied: &Applied, form: FormArgs, dry_run: bool) {

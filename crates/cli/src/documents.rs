@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use adit_control::model::{Kind, Model, Resource, Role};
+use adit_control::model::{Kind, Model, PUBLIC, Resource, Role};
 use adit_proto::name::Name;
 
 use crate::commands::resources::config;
@@ -165,8 +165,9 @@ impl Documents {
         for Placed { file, at, it } in &self.resources {
             for (kinds, name) in references(it) {
                 let is_there = kinds.iter().any(|kind| model.get(*kind, name).is_some());
-                // The built-in identity of public listeners is nowhere written.
-                if !is_there && !(kinds.contains(&Kind::Identity) && *name == *adit_control::model::PUBLIC) {
+                // The identity of public listeners is nowhere written.
+                let is_built_in = kinds.contains(&Kind::Identity) && *name == *PUBLIC;
+                if !(is_there || is_built_in) {
                     problems.push(Problem {
                         file: file.clone(),
                         at: *at,
@@ -182,20 +183,23 @@ impl Documents {
 
 /// What a resource refers to by name, and which kinds it may be of.
 fn references(resource: &Resource) -> Vec<(&'static [Kind], &Name)> {
-    let named = |roles: &'static [Kind]| {
-        move |role| match role {
-            &Role::Entity(ref name) => Some((roles, name)),
-            &(Role::All | Role::Attribute(_)) => None,
-        }
-    };
+    fn named<'r>(
+        roles: &'r [Role],
+        kinds: &'static [Kind],
+    ) -> impl Iterator<Item = (&'static [Kind], &'r Name)> {
+        roles.iter().filter_map(move |role| match role {
+            Role::Entity(name) => Some((kinds, name)),
+            Role::All | Role::Attribute(_) => None,
+        })
+    }
     match resource {
         Resource::Service(service) => {
             service.configs.iter().map(|name| (&[Kind::Config][..], name)).collect()
         }
         Resource::Route(route) => vec![(&[Kind::Service], &route.service)],
         Resource::ServicePolicy(policy) => {
-            let services = policy.service_roles.iter().filter_map(named(&[Kind::Service]));
-            let identities = policy.identity_roles.iter().filter_map(named(&[Kind::Identity, Kind::Token]));
+            let services = named(&policy.service_roles, &[Kind::Service]);
+            let identities = named(&policy.identity_roles, &[Kind::Identity, Kind::Token]);
             services.chain(identities).collect()
         }
         Resource::Identity(_) | Resource::Config(_) | Resource::Token(_) => Vec::new(),

@@ -85,7 +85,7 @@ pub(crate) async fn create(args: Create) -> Result<ExitCode, CliError> {
     let secret = secret_of(item.0.get("token"))?;
     if let Some(pending) = pending {
         item.0.remove("token");
-        pending.write(&format!("{secret}\n"))?;
+        pending.write(format!("{secret}\n"))?;
     }
     let told = format!("token {} created", args.name);
     tell(args.form, &Value::Object(item.0), &secret, file.as_deref(), &told);
@@ -195,7 +195,7 @@ pub(crate) async fn rotate(args: Rotate) -> Result<ExitCode, CliError> {
     let rotated = args.access.interface()?.rotate(&args.name, window).await?;
     let mut value = serde_json::json!({ "name": args.name, "old_until": rotated.old_until });
     match pending {
-        Some(pending) => pending.write(&format!("{}\n", rotated.token))?,
+        Some(pending) => pending.write(format!("{}\n", rotated.token))?,
         None => value["token"] = rotated.token.clone().into(),
     }
     let told = format!(

@@ -20,7 +20,7 @@ const MAX_TOKEN: u64 = 64 * 1024;
 Examples:
   adit enroll laptop.jwt                      writes laptop.json
   adit enroll laptop.jwt -o /etc/adit/id.json
-  ssh admin adit identity enroll-token laptop -o - | adit enroll - -o laptop.json
+  adit enroll - -o laptop.json < laptop.jwt
 
 The key is made here and never leaves this machine. The token says which gateway it is for and how that one is known;
 nothing is sent to any other. It works once, and only until it expires.")]

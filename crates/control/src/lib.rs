@@ -7,13 +7,16 @@ pub mod audit;
 pub mod authority;
 pub mod changes;
 pub mod enrollment;
+pub mod explain;
 pub mod model;
+mod near;
 pub mod policy;
 pub mod snapshot;
 pub mod store;
 
 pub use audit::Actor;
 pub use changes::{ChangeError, Changes};
+pub use explain::{EndpointView, Explanation, ProbeView, Question, explain};
 pub use policy::{
     BindPermit, Denial, DialPermit, Permit, Subject, Who, authorize, authorize_dial, authorize_offer,
 };

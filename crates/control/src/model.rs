@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 pub use configs::{ConfigType, HostV1, InterceptV1};
 pub use whole::{Credential, Model, SecretText, Timestamp, TokenSecret};
 
-mod configs;
+pub mod configs;
 mod whole;
 
 /// The identity that every client of a public listener has. It has no credential, and `#all` does not mean it: only a

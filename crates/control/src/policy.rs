@@ -14,6 +14,7 @@ pub use forwarding::{DialPermit, authorize_dial};
 
 mod forwarding;
 mod messages;
+pub(crate) mod roles;
 
 /// Somebody, as far as they have shown who they are.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -192,7 +193,7 @@ pub(crate) fn permits(snapshot: &Snapshot, verb: Verb, who: &Who, service: &Name
 
 impl Limits {
     /// Whether a service may be offered by its name.
-    fn cover_service(&self, name: &Name) -> bool {
+    pub(crate) fn cover_service(&self, name: &Name) -> bool {
         self.is_everything() || self.services.iter().flatten().any(|it| it == name)
     }
 

@@ -9,7 +9,10 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::model::{Credential, Limits, Model, SecretText, Service, ServicePolicy, Timestamp, Verb};
+use crate::model::{
+    Credential, InterceptV1, Limits, Model, SecretText, Service, ServicePolicy, Timestamp, Verb,
+};
+use crate::near::near;
 use crate::policy::Who;
 
 pub(crate) use bits::Bits;
@@ -54,6 +57,8 @@ pub struct Snapshot {
     routes: Routes,
     secrets: Vec<TokenEntry>,
     credentials: HashMap<Name, Vec<Credential>>,
+    /// What services take for themselves where a dialing side is, by service.
+    intercepts: Vec<(Name, InterceptV1)>,
 }
 
 /// Where the public is in [`Snapshot::members`].
@@ -214,6 +219,57 @@ impl Snapshot {
             return Some(PUBLIC_INDEX);
         }
         self.identities.get(name).or_else(|| self.tokens.get(name)).copied()
+    }
+
+    pub(crate) fn at(&self, index: usize) -> Option<&Member> {
+        self.members.get(index)
+    }
+
+    /// The names of identities and tokens.
+    pub(crate) fn member_names(&self) -> impl Iterator<Item = &Name> {
+        self.members.iter().filter_map(|member| member.who.name())
+    }
+
+    /// The names of services.
+    pub(crate) fn service_names(&self) -> impl Iterator<Item = &Name> {
+        self.services.values().map(|it| &it.service.name)
+    }
+
+    /// Whether a route leads to a service.
+    pub(crate) fn is_routed(&self, service: &Name) -> bool {
+        let Routes { exact, suffix, any, ports } = &self.routes;
+        let hosts = exact.values().chain(suffix.values()).chain(any).map(|(_, to)| to);
+        hosts.chain(ports.values()).any(|to| to == service)
+    }
+
+    /// Who may offer a service, in order.
+    pub(crate) fn binders(&self, service: &Name) -> Vec<&Who> {
+        let Some(reachable) = self.service(service) else { return Vec::new() };
+        let by_limits = |member: &Member| {
+            !member.is_disabled && member.limits.as_ref().is_some_and(|limits| limits.cover_service(service))
+        };
+        let may = |(index, member): &(usize, &Member)| reachable.bind.contains(*index) || by_limits(member);
+        self.members.iter().enumerate().filter(may).map(|(_, member)| &member.who).collect()
+    }
+
+    /// The services that intercept a host's port, by name.
+    pub(crate) fn intercepting(&self, host: &str, port: u16) -> Vec<Name> {
+        let matching = self.intercepts.iter().filter(|(_, config)| config.matches(host, port));
+        matching.map(|(service, _)| service.clone()).collect()
+    }
+
+    /// Services that intercept something like a host, with what they intercept; at most three.
+    pub(crate) fn intercepts_near(&self, host: &str) -> Vec<(&Name, String)> {
+        let mut known = Vec::new();
+        for (service, config) in &self.intercepts {
+            let ports: Vec<String> = config.port_ranges.iter().map(ToString::to_string).collect();
+            for address in &config.addresses {
+                known.push((address.to_string(), service, ports.join(",")));
+            }
+        }
+        let names = near(host, known.iter().map(|(address, ..)| address.as_str()));
+        let found = names.into_iter().filter_map(|name| known.iter().find(|(address, ..)| address == name));
+        found.map(|(address, service, ports)| (*service, format!("{address}:{ports}"))).collect()
     }
 
     pub(crate) fn service(&self, name: &Name) -> Option<&Reachable> {

@@ -3,9 +3,21 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
+
+pub use host::{
+    Action, AddressTranslation, CheckAction, HostV1, HttpCheck, ListenOptions, PortCheck, Precedence, Proxy,
+    ProxyType, Trigger,
+};
+pub use intercept::{DialOptions, InterceptV1};
+pub use values::{Address, HostPort, PortRange, Protocol, Span};
+
+mod host;
+mod intercept;
+mod values;
 
 /// The types of configs that are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -52,74 +64,33 @@ impl FromStr for ConfigType {
     }
 }
 
-/// How whoever hosts a service reaches what stands behind it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct HostV1 {
-    /// `tcp` or `udp`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub protocol: Option<String>,
-    /// Host name or address.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub address: Option<String>,
-    /// Port.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub port: Option<u16>,
+/// Reads settings; an error begins with the type and says where it is.
+fn read<T: DeserializeOwned>(kind: ConfigType, data: &Value) -> Result<T, String> {
+    serde_path_to_error::deserialize(data).map_err(|error| {
+        let path = error.path().to_string();
+        problem(kind, &path, &reworded(&error.into_inner().to_string()))
+    })
 }
 
-impl HostV1 {
-    /// Reads and checks.
-    ///
-    /// # Errors
-    /// A sentence that names the property.
-    pub fn read(data: &Value) -> Result<Self, String> {
-        Self::deserialize(data).map_err(|error| format!("host.v1: {error}"))
+fn problem(kind: ConfigType, path: &str, what: &str) -> String {
+    match path {
+        "" | "." => format!("{kind}: {what}"),
+        _ => format!("{kind}: {path}: {what}"),
     }
 }
 
-/// What a dialing side takes for itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct InterceptV1 {
-    /// `tcp`, `udp`.
-    pub protocols: Vec<String>,
-    /// Host names, `*.wild`, addresses, networks.
-    pub addresses: Vec<String>,
-    /// Ports.
-    pub port_ranges: Vec<PortRange>,
-    /// How the dial is made.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dial_options: Option<DialOptions>,
-}
-
-/// A range of ports, first and last included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PortRange {
-    /// First.
-    pub low: u16,
-    /// Last.
-    pub high: u16,
-}
-
-/// How a dial is made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct DialOptions {
-    /// The hosting identity that is wanted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub identity: Option<String>,
-    /// Whole seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub connect_timeout_seconds: Option<u32>,
-}
-
-impl InterceptV1 {
-    /// Reads and checks.
-    ///
-    /// # Errors
-    /// A sentence that names the property.
-    pub fn read(data: &Value) -> Result<Self, String> {
-        Self::deserialize(data).map_err(|error| format!("intercept.v1: {error}"))
+/// What the library says about a property that does not exist, with the one that may have been meant.
+fn reworded(text: &str) -> String {
+    if !text.starts_with("unknown field") {
+        return text.to_owned();
     }
+    let mut quoted = text.split('`').skip(1).step_by(2);
+    let Some(unknown) = quoted.next() else { return text.to_owned() };
+    let known: Vec<&str> = quoted.collect();
+    let hint = crate::near::nearest(unknown, known.iter().copied())
+        .map_or_else(String::new, |near| format!("did you mean `{near}`? "));
+    format!("there is no property `{unknown}`; {hint}there are {}", known.join(", "))
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,51 +4,46 @@ use adit_proto::name::Name;
 use adit_proto::names::ServiceName;
 
 use super::Who;
+use crate::explain::Finding;
 use crate::model::{PUBLIC, Verb};
 use crate::snapshot::Snapshot;
 
 /// Why somebody may not reach a service.
 pub(super) fn dial(snapshot: &Snapshot, who: &Who, service: &ServiceName) -> String {
-    absent(snapshot, who).unwrap_or_else(|| match snapshot.claimed(service) {
-        Some(name) => missing(snapshot, Verb::Dial, who, name),
-        None => format!("{who} can dial services by name only, not {service}"),
-    })
+    match (snapshot.claimed(service), who) {
+        // Anybody can ask as the public, as often as they like: this must not cost a look at every policy.
+        (Some(name), Who::Public) => format!(
+            "no Dial policy lets the public reach service {name}; allow it with: adit edge create service-policy \
+             \"{name}.dial.{PUBLIC}\" Dial --service-roles \"@{name}\" --identity-roles \"@{PUBLIC}\""
+        ),
+        (Some(name), _) => refusal(snapshot, Verb::Dial, who, name),
+        (None, _) => format!("{who} can dial services by name only, not {service}"),
+    }
 }
 
 /// Why somebody may not offer something.
 pub(super) fn offer(snapshot: &Snapshot, who: &Who, offered: &ServiceName) -> String {
-    absent(snapshot, who).unwrap_or_else(|| match (snapshot.claimed(offered), who) {
-        (Some(name), _) => missing(snapshot, Verb::Bind, who, name),
-        (None, Who::Token(_)) => format!("the limits of {who} do not cover {offered}"),
-        (None, _) => format!(
+    match (snapshot.claimed(offered), snapshot.member(who), who) {
+        (_, None, _) => format!("{who} does not exist"),
+        (_, Some(member), _) if member.is_disabled => format!("{who} is disabled"),
+        (Some(name), ..) => {
+            let text = refusal(snapshot, Verb::Bind, who, name);
+            match offered {
+                ServiceName::Named(_) => text,
+                _ => format!("a route leads from {offered} to service {name}, and {text}"),
+            }
+        }
+        (None, _, Who::Token(_)) => format!("the limits of {who} do not cover {offered}"),
+        (None, ..) => format!(
             "{who} may not offer {offered}: identities offer services, and no route leads from {offered} to one; \
-             add a route, or offer the service by name"
+             offer the service by its name, or add a route: adit edge create route"
         ),
-    })
-}
-
-/// What is to be said of somebody who is not there.
-fn absent(snapshot: &Snapshot, who: &Who) -> Option<String> {
-    match snapshot.member(who) {
-        None => Some(format!("{who} does not exist")),
-        Some(member) if member.is_disabled => Some(format!("{who} is disabled")),
-        Some(_) => None,
     }
 }
 
-fn missing(snapshot: &Snapshot, verb: Verb, who: &Who, service: &Name) -> String {
-    let (verb_, act) = match verb {
-        Verb::Dial => ("dial", "dial"),
-        Verb::Bind => ("bind", "offer"),
-    };
-    if snapshot.service(service).is_none() {
-        return format!(
-            "there is no service {service}; create it with: adit edge create service \"{service}\""
-        );
+fn refusal(snapshot: &Snapshot, verb: Verb, who: &Who, service: &Name) -> String {
+    match who.name() {
+        Some(name) => Finding::new(snapshot, verb, snapshot.index(who), service).refusal(name),
+        None => format!("no {verb} policy lets the public do that with service {service}"),
     }
-    let id = who.name().map_or(PUBLIC, Name::as_str);
-    format!(
-        "no {verb} policy lets {who} {act} service {service}; allow it with: adit edge create service-policy \
-         \"{service}.{verb_}.{id}\" {verb} --service-roles \"@{service}\" --identity-roles \"@{id}\""
-    )
 }

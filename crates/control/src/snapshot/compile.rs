@@ -6,7 +6,9 @@ use adit_proto::name::Name;
 use adit_proto::names::HostPattern;
 
 use super::{Bits, Generation, Local, Member, PUBLIC_INDEX, Reachable, Routes, Snapshot, TokenEntry};
-use crate::model::{Model, Role, Route, Semantic, Service, ServicePolicy, Token, Verb};
+use crate::model::{
+    ConfigType, InterceptV1, Model, Role, Route, Semantic, Service, ServicePolicy, Token, Verb,
+};
 use crate::policy::Who;
 
 impl Snapshot {
@@ -27,6 +29,7 @@ impl Snapshot {
             policies: model.policies.values().cloned().collect(),
             routes: routes(&model.routes),
             secrets: secrets(model, local),
+            intercepts: intercepts(model),
             credentials: model.credentials.iter().map(|(name, held)| (name.clone(), held.clone())).collect(),
         };
         for (index, member) in snapshot.members.iter().enumerate() {
@@ -83,6 +86,18 @@ fn tokens<'a>(model: &'a Model, local: &'a Local) -> Vec<&'a Token> {
         }
     }
     tokens
+}
+
+/// The services that have an intercept config that can be read.
+fn intercepts(model: &Model) -> Vec<(Name, InterceptV1)> {
+    let mut intercepts = Vec::new();
+    for service in model.services.values() {
+        let configs = service.configs.iter().filter_map(|name| model.configs.get(name));
+        let own = configs.filter(|config| config.config_type == ConfigType::InterceptV1);
+        let read = own.filter_map(|config| InterceptV1::read(&config.data).ok());
+        intercepts.extend(read.map(|config| (service.name.clone(), config)));
+    }
+    intercepts
 }
 
 fn secrets(model: &Model, local: &Local) -> Vec<TokenEntry> {

@@ -1,0 +1,121 @@
+//! Commands that would change the answer.
+
+use adit_proto::limits::MAX_NAME;
+use adit_proto::name::Name;
+
+use super::Fix;
+use super::finding::{Finding, Near};
+use crate::model::Verb;
+use crate::policy::Who;
+use crate::snapshot::{Member, Snapshot};
+
+/// The verb in a sentence.
+pub(super) const fn act(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Dial => "dial",
+        Verb::Bind => "bind",
+    }
+}
+
+pub(super) fn create_identity(name: &Name) -> Fix {
+    Fix {
+        what: format!("create the identity, and enroll it with {name}.jwt"),
+        command: format!("adit edge create identity \"{name}\" -o \"{name}.jwt\""),
+    }
+}
+
+pub(super) fn create_service(name: &Name) -> Fix {
+    Fix { what: "create the service".to_owned(), command: format!("adit edge create service \"{name}\"") }
+}
+
+pub(super) fn enable(who: &Who) -> Fix {
+    let (kind, name) = match who {
+        Who::Token(name) => ("token", name.as_str()),
+        Who::Identity(name) => ("identity", name.as_str()),
+        Who::Public => ("identity", ""),
+    };
+    Fix {
+        what: format!("let {who} in again"),
+        command: format!("adit edge update {kind} \"{name}\" --disabled=false"),
+    }
+}
+
+/// A policy for exactly this, with a name that is free.
+pub(super) fn policy(snapshot: &Snapshot, verb: Verb, who: &Name, service: &Name) -> Fix {
+    let plain = format!("{service}.{}.{who}", act(verb));
+    let plain = if plain.len() + 4 > MAX_NAME { format!("{}.{}", act(verb), who) } else { plain };
+    let is_taken =
+        |name: &str| snapshot.policies().iter().any(|policy| policy.name.as_str().eq_ignore_ascii_case(name));
+    let numbered = (2..1000).map(|number| format!("{plain}-{number}"));
+    let name = std::iter::once(plain.clone()).chain(numbered).find(|name| !is_taken(name)).unwrap_or(plain);
+    let what = match verb {
+        Verb::Dial => format!("let {who} dial {service}"),
+        Verb::Bind => format!("let {who} offer {service}"),
+    };
+    let command = format!(
+        "adit edge create service-policy \"{name}\" {verb} --service-roles \"@{service}\" --identity-roles \"@{who}\""
+    );
+    Fix { what, command }
+}
+
+/// The attribute that is all that is missing.
+pub(super) fn attribute(near: &Near<'_>, member: &Member, finding: &Finding<'_>) -> Option<Fix> {
+    let &[lacking] = &near.lacking[..] else { return None };
+    let (kind, name, has) = if near.by_service {
+        let kind = if matches!(member.who, Who::Token(_)) { "token" } else { "identity" };
+        (kind, member.who.name()?, &member.attributes[..])
+    } else {
+        let service = &finding.reachable?.service;
+        ("service", &service.name, &service.attributes[..])
+    };
+    let all: Vec<&str> = has.iter().chain([lacking]).map(Name::as_str).collect();
+    Some(Fix {
+        what: format!("give {kind} {name} #{lacking}, with all that policies give to #{lacking}"),
+        command: format!("adit edge update {kind} \"{name}\" -a \"{}\"", all.join(",")),
+    })
+}
+
+/// Somebody who offers it: whoever may, or a policy that lets somebody.
+pub(super) fn offer(snapshot: &Snapshot, service: &Name) -> Vec<Fix> {
+    let binders = snapshot.binders(service);
+    let identities: Vec<&Name> = binders.iter().filter_map(|who| identity(who)).collect();
+    let Some(first) = identities.first().copied() else {
+        return match binders.first() {
+            Some(Who::Token(token)) => {
+                vec![start(&format!("an agent of token {token}"), "token: file:TOKEN-FILE", service)]
+            }
+            _ => {
+                let placeholder = format!(
+                    "adit edge create service-policy \"{service}.bind\" Bind --service-roles \"@{service}\" \
+                     --identity-roles \"@AGENT\""
+                );
+                let what =
+                    "nobody may offer it: let the identity AGENT do so, then start its agent".to_owned();
+                vec![Fix { what, command: placeholder }]
+            }
+        };
+    };
+    let shown: Vec<&str> = identities.iter().take(3).map(|name| name.as_str()).collect();
+    let more = identities.len().saturating_sub(shown.len());
+    let mut who = shown.join(" or ");
+    if more > 0 {
+        who = format!("{who} or {more} more");
+    }
+    vec![start(&format!("an agent of {who}"), &format!("identity: {first}.json"), service)]
+}
+
+const fn identity(who: &Who) -> Option<&Name> {
+    match who {
+        Who::Identity(name) => Some(name),
+        Who::Public | Who::Token(_) => None,
+    }
+}
+
+fn start(who: &str, credential: &str, service: &Name) -> Fix {
+    Fix {
+        what: format!(
+            "start {who}, with `{credential}` and `services: [{{service: {service}, upstream: …}}]` in agent.yaml"
+        ),
+        command: "adit agent -f agent.yaml".to_owned(),
+    }
+}

@@ -221,3 +221,6 @@ fn covers(limit: &HostPattern, hosts: &HostPattern) -> bool {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod semantics_tests;

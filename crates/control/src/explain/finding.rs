@@ -137,7 +137,10 @@ impl<'a> Finding<'a> {
             (None, _) => format!("there is no identity or token {asked}"),
             (Some((_, member)), _) if member.is_disabled => format!("{who} is disabled"),
             (_, None) => format!("there is no service {service}"),
-            _ if !self.is_allowed() => format!("no {verb} policy lets {who} {act} service {service}"),
+            _ if !self.is_allowed() => {
+                let act = if verb == Verb::Bind { "offer" } else { act };
+                format!("no {verb} policy lets {who} {act} service {service}")
+            }
             _ if verb == Verb::Bind => format!("{who} may bind service {service}"),
             _ => match online {
                 0 => format!("{who} may dial service {service}, but no agent offers it now"),

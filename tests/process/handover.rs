@@ -178,9 +178,9 @@ fn a_gateway_that_is_handed_its_sockets_is_replaced_under_load_without_a_failed_
     for beside in [true, false, true] {
         load.goes_on(200);
         if beside {
-            // The next process serves while the old one finishes.
-            let next = sockets.gateway(&world);
+            // The next process serves while the old one finishes; state is let go of first.
             gateway.signal(Signal::TERM);
+            let next = sockets.gateway(&world);
             assert_eq!(gateway.exit_code(SOON), 0);
             gateway = next;
         } else {
@@ -214,7 +214,9 @@ fn a_socket_that_nothing_is_configured_for_stops_the_start() {
 fn gateways_and_agents_are_restarted_one_after_the_other_under_load_without_a_failed_request() {
     let (world, upstream) = (World::new(), Upstream::start());
     let file = crate::support::world::GatewayFile::default();
-    let mut gateways = [world.lasting_gateway(file), world.lasting_gateway(file)];
+    // Each with a state directory of its own.
+    let worlds = [world.another(), world.another()];
+    let mut gateways = worlds.each_ref().map(|world| world.lasting_gateway(file));
     let urls = gateways.each_ref().map(|gateway| format!("wss://{}", gateway.control));
     let agent = || {
         let mut agent = world.agent_of(&urls, &[("*", &upstream.url())]);
@@ -243,7 +245,7 @@ fn gateways_and_agents_are_restarted_one_after_the_other_under_load_without_a_fa
         load.goes_on(200);
         gateways[round].process.signal(Signal::TERM);
         assert_eq!(gateways[round].process.exit_code(SOON), 0);
-        gateways[round] = world.again(&gateways[round], file);
+        gateways[round] = worlds[round].again(&gateways[round], file);
         for agent in &agents {
             until("the agent is back", SOON, || {
                 match crate::support::http::text(agent.listen, "agent", "/ready")? {

@@ -86,10 +86,10 @@ pub(crate) async fn gateway(origin: Origin<GatewaySettings>) -> Result<ExitCode,
 }
 
 /// Keys of a gateway's file that take effect without a restart, with everything below them.
-const GATEWAY_KEYS: &[&str] = &["access", "tcp.client_forwarding", "log.level"];
+const GATEWAY_KEYS: &[&str] = &["access", "tokens", "tcp.client_forwarding", "log.level"];
 
 /// Keys of an agent's file that take effect without a restart, with everything below them.
-const AGENT_KEYS: &[&str] = &["gateway", "token", "services", "forwards", "log.level"];
+const AGENT_KEYS: &[&str] = &["gateway", "token", "identity", "services", "forwards", "log.level"];
 
 /// What a role that runs has to do next.
 enum Next<'f> {

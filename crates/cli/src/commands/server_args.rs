@@ -1,7 +1,7 @@
 //! The flags that `adit http server` and `adit tcp server` share, and the gateway they make.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -137,7 +137,8 @@ impl AcmeArgs {
 }
 
 impl TlsArgs {
-    fn tls(&self) -> Result<Tls, CliError> {
+    /// `state` is where this gateway keeps what it keeps, if anywhere.
+    fn tls(&self, state: Option<&Path>) -> Result<Tls, CliError> {
         let given = self.tls_cert.is_some() || self.tls_key.is_some();
         if self.auto_tls {
             if given {
@@ -145,7 +146,8 @@ impl TlsArgs {
                     .because("a certificate is either made or read from files")
                     .next("add --auto-tls=false"));
             }
-            let directory = self.auto_tls_path.clone().or_else(env::state_directory);
+            let directory = self.auto_tls_path.clone().or_else(|| state.map(Path::to_owned));
+            let directory = directory.or_else(env::state_directory);
             return Ok(Tls::Auto { names: self.auto_tls_san.clone(), directory });
         }
         if !self.auto_tls_san.is_empty() || self.auto_tls_path.is_some() {
@@ -194,7 +196,7 @@ impl ServerArgs {
     /// The flags are wrong, or the gateway could not be started.
     pub(crate) async fn run(self, verb: &'static str, carried: Carried) -> Result<ExitCode, CliError> {
         self.acme.refuse()?;
-        self.tls.tls()?;
+        self.tls.tls(self.state_dir.as_deref())?;
         if let Some(target) = self.generate.target() {
             output::print(&generate::render(target, &self.manifest(verb, carried)?)?);
             return Ok(ExitCode::SUCCESS);
@@ -212,7 +214,11 @@ impl ServerArgs {
         tokens.extend(self.admin_token.read()?);
         Ok(GatewaySettings {
             config: Config {
-                control: Control { listen: self.control(), tls: self.tls.tls()?, quic: self.quic },
+                control: Control {
+                    listen: self.control(),
+                    tls: self.tls.tls(self.state_dir.as_deref())?,
+                    quic: self.quic,
+                },
                 http: carried.http,
                 tcp: carried.tcp,
                 tokens,

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use adit_control::model::{Limits as TokenLimits, Ports};
-use adit_gateway::config::{Config, Control, HttpListener, Limits, LocalToken, SecretText, TcpServices, Tls};
+use adit_gateway::config::{
+    Config, Control, HttpListener, Limits, LocalToken, SecretText, State, TcpServices, Tls,
+};
 use adit_proto::name::Name;
 use adit_proto::proxy_header::Version;
 use ipnet::IpNet;
@@ -185,7 +187,9 @@ const NAMES: Row = Row::list(
 const AUTO_DIRECTORY: Key<PathBuf> = Key {
     name: "directory",
     kind: &DIRECTORY,
-    presence: Presence::Optional("$STATE_DIRECTORY, /var/lib/adit as root, or ~/.local/state/adit"),
+    presence: Presence::Optional(
+        "state.directory, else $STATE_DIRECTORY, /var/lib/adit as root, or ~/.local/state/adit",
+    ),
     doc: "Where the authority and the keys are kept, so that they survive a restart.",
 };
 const AUTO_SECTION: Section = Section {
@@ -339,7 +343,8 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<GatewaySettin
     let request_log = reader.value(&root, &REQUEST_LOG);
     let log = shared::log(reader, &root);
     let drain_timeout = reader.value(&root, &shared::DRAIN_TIMEOUT);
-    let control = control?;
+    let mut control = control?;
+    share_directory(reader, &mut control.tls, state.as_ref());
     for listener in
         http.iter().filter(|listener| listener.listen == control.listen && control.listen.port() != 0)
     {
@@ -472,6 +477,17 @@ fn auto(reader: &mut Reader<'_>, tls: &Fields<'_>) -> Option<Tls> {
         directory
     };
     Some(Tls::Auto { names, directory })
+}
+
+/// One authority for the control port and for identities, unless somebody wants two.
+fn share_directory(reader: &mut Reader<'_>, tls: &mut Tls, state: Option<&State>) {
+    let path = format!("{}.{}.{}.{}", CONTROL.name, CONTROL_TLS.name, AUTO.name, AUTO_DIRECTORY.name);
+    if let Tls::Auto { directory, .. } = tls
+        && let Some(kept) = state.and_then(|state| state.directory.as_ref())
+        && reader.default_becomes(&path, &kept.display().to_string())
+    {
+        *directory = Some(kept.clone());
+    }
 }
 
 fn tokens(reader: &mut Reader<'_>, root: &Fields<'_>) -> Vec<LocalToken> {

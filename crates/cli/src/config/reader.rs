@@ -151,6 +151,15 @@ impl<'f> Reader<'f> {
         self.settings.push(Setting { path, value, is_default });
     }
 
+    /// Another default for a key, because of what was read since. False if somebody wrote the key.
+    pub(crate) fn default_becomes(&mut self, path: &str, value: &str) -> bool {
+        let noted = self.settings.iter_mut().find(|setting| setting.path == path && setting.is_default);
+        noted.is_some_and(|setting| {
+            value.clone_into(&mut setting.value);
+            true
+        })
+    }
+
     /// Everything found, problems in the order of the file, and the files that were looked into.
     pub(crate) fn finish(mut self) -> (Vec<Problem>, Vec<Setting>, Vec<PathBuf>) {
         self.problems.sort_by_key(|problem| problem.at);

@@ -70,6 +70,9 @@ enum Command {
     Plan(commands::apply::Plan),
     /// Print every resource, as apply takes it.
     Export(commands::apply::Export),
+    /// Tell why somebody may or may not reach or offer a service, and what would change it.
+    #[command(subcommand, arg_required_else_help = true)]
+    Explain(commands::explain::Verb),
     /// Policies of files, checked without a gateway.
     #[command(subcommand, arg_required_else_help = true)]
     Policy(commands::policy::PolicyVerb),
@@ -121,6 +124,7 @@ impl Cli {
             Command::Apply(args) => Box::pin(commands::apply::apply(args)).await,
             Command::Plan(args) => Box::pin(commands::apply::plan(args)).await,
             Command::Export(args) => Box::pin(commands::apply::export(args)).await,
+            Command::Explain(verb) => Box::pin(commands::explain::run(verb)).await,
             Command::Policy(verb) => commands::policy::run(verb),
             Command::Audit(verb) => Box::pin(verb.run()).await,
             Command::Watch(args) => Box::pin(commands::audit::watch(args)).await,
@@ -289,6 +293,9 @@ mod tests {
             "adit apply -f a.yaml -f -",
             "adit plan -f dir --prune --detailed-exitcode -o json",
             "adit export -o json --kind identity --kind services",
+            "adit explain dial --identity x --service s --detailed-exitcode",
+            "adit explain bind --identity x --to h:80 -o json --identity-file me.json",
+            "adit edge policy-advisor identities x s -q",
             "adit policy test -f dir",
             "adit audit list --kind identity --name x --actor token:ops --limit 5",
             "adit audit export --after 7 -o a.jsonl",

@@ -1,5 +1,6 @@
 //! One verb per file.
 
+pub(crate) mod advisor;
 pub(crate) mod agent;
 pub(crate) mod apply;
 pub(crate) mod audit;
@@ -9,6 +10,7 @@ pub(crate) mod client_args;
 pub(crate) mod completion;
 pub(crate) mod edge;
 pub(crate) mod enroll;
+pub(crate) mod explain;
 pub(crate) mod fileserver;
 pub(crate) mod gateway;
 pub(crate) mod http;

@@ -38,6 +38,9 @@ pub(crate) enum Verb {
     Logout(login::Logout),
     /// Choose among the gateways logged in to, or list them (adit use).
     Use(login::Use),
+    /// Tell who may reach and offer what, in one line each.
+    #[command(subcommand, arg_required_else_help = true)]
+    PolicyAdvisor(super::advisor::Advise),
 }
 
 /// What can be created.
@@ -147,6 +150,7 @@ impl Verb {
             Self::Login(args) => Box::pin(login::login(args)).await,
             Self::Logout(args) => login::logout(args),
             Self::Use(args) => login::choose(&args),
+            Self::PolicyAdvisor(advise) => Box::pin(super::advisor::run(advise)).await,
         }
     }
 }

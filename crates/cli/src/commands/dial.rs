@@ -78,7 +78,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, CliError> {
     if let Some(listen) = args.listen {
         config.forwards.push(Forward { listen, to: To::Service(args.service) });
         let settings = AgentSettings { config, log: args.log.settings() };
-        return role::agent(role::Origin::Flags(settings)).await;
+        return role::agent(role::Source::Flags(settings)).await;
     }
     config.dials = true;
     let agent = Agent::start(config).await.map_err(|cause| role::agent_failed(&cause))?;

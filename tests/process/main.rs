@@ -11,12 +11,12 @@
 
 mod support;
 
+mod admin;
 mod backup;
 mod bulk;
 mod chaos;
 mod clients;
 mod command_line;
-mod dials;
 
 mod drain;
 mod generate;

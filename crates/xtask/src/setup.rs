@@ -24,6 +24,8 @@ const PROGRAMS: &[(&str, &str)] = &[
 
 /// WebSocket peers that we did not write, for the tests of upgrades.
 const WEBSOCKETS: &str = "17.4";
+/// Asks the admin interface for everything that its description allows, and for what it does not.
+const SCHEMATHESIS: &str = "4.32.5";
 const WS: &str = "8.23.0";
 
 /// The folder for what is installed for tests only.
@@ -90,21 +92,16 @@ fn has_venv() -> bool {
 
 fn python(venv: &Path) -> Result<()> {
     let python = venv.join("bin/python");
-    let version = read(program(&python).args(["-c", "import websockets; print(websockets.__version__)"]));
-    if version.is_ok_and(|version| version.trim() == WEBSOCKETS) {
-        println!("setup: python websockets {WEBSOCKETS} is there");
+    let versions = "from importlib.metadata import version as v; print(v('websockets'), v('schemathesis'))";
+    let wanted = format!("{WEBSOCKETS} {SCHEMATHESIS}");
+    if read(program(&python).args(["-c", versions])).is_ok_and(|found| found.trim() == wanted) {
+        println!("setup: python websockets {WEBSOCKETS} and schemathesis {SCHEMATHESIS} are there");
         return Ok(());
     }
     process::run(program("python3").args(["-m", "venv", "--clear"]).arg(venv))?;
-    let package = format!("websockets=={WEBSOCKETS}");
-    process::run(program(&python).args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        &package,
-    ]))
+    let packages = [format!("websockets=={WEBSOCKETS}"), format!("schemathesis=={SCHEMATHESIS}")];
+    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+    process::run(program(&python).args(install).args(&packages))
 }
 
 fn node(folder: &Path) -> Result<()> {

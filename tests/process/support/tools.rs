@@ -51,6 +51,14 @@ pub(crate) fn python(script: &str) -> Command {
     command
 }
 
+/// Schemathesis, with its settings from `peers`.
+pub(crate) fn schemathesis() -> Command {
+    let path = existing(&target_dir().join("test-tools/venv/bin/schemathesis"), "schemathesis");
+    let mut command = command(&path);
+    command.arg("--config-file").arg(peer("schemathesis.toml"));
+    command
+}
+
 /// A Node with `ws`, about to run one of the scripts in `peers`.
 pub(crate) fn node(script: &str) -> Command {
     let modules = existing(&target_dir().join("test-tools/node/node_modules"), "the node module ws");

@@ -1,5 +1,3 @@
-//! What a running process makes of files that change.
-
 use std::fs;
 
 use super::*;

@@ -47,6 +47,7 @@ fn bounds(resource: &Resource) -> Result<(), String> {
         Resource::Service(it) => {
             list("attributes", it.attributes.len()).and_then(|()| list("configs", it.configs.len()))
         }
+        Resource::Config(it) if !it.data.is_object() => Err("data is a JSON object".to_owned()),
         Resource::Config(it) if it.data.to_string().len() > MAX_DATA => {
             Err(format!("data is longer than {MAX_DATA} bytes"))
         }

@@ -11,7 +11,8 @@ use http::header::{self, HeaderMap};
 use http::request::Parts;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
-use serde_json::{Value, error::Category};
+use serde::{Deserialize as _, Deserializer};
+use serde_json::{Number, Value, error::Category};
 
 use super::problem::Problem;
 
@@ -114,7 +115,12 @@ async fn bytes(headers: &HeaderMap, body: Body, limit: usize) -> Result<Vec<u8>,
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(bytes).map_err(|error| unfit(&error))
+    let parsed = serde_json::from_slice(bytes).map_err(|error| unfit(&error))?;
+    // The library would take the fields in their order as well, without their names.
+    match bytes.trim_ascii_start().first() {
+        Some(b'{') => Ok(parsed),
+        _ => Err(invalid("the document is no JSON object".to_owned())),
+    }
 }
 
 fn unfit(error: &serde_json::Error) -> Problem {
@@ -128,6 +134,23 @@ fn unfit(error: &serde_json::Error) -> Problem {
 
 fn invalid(message: String) -> Problem {
     Problem::client("invalid", 422, message, "correct it; GET /v1/openapi.json says what belongs there")
+}
+
+/// A number that may be left out, but is a number if it is there: `20`, or `20.0`, which is the same in JSON.
+///
+/// # Errors
+/// It is something else.
+pub(super) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let value = Number::deserialize(deserializer)?;
+    let whole = || {
+        let text = value.to_string();
+        let (whole, fraction) = text.split_once('.')?;
+        fraction.bytes().all(|digit| digit == b'0').then(|| whole.parse().ok())?
+    };
+    let number = value.as_u64().or_else(whole);
+    number
+        .map(Some)
+        .ok_or_else(|| serde::de::Error::custom(format_args!("{value} is no whole number from 0 on")))
 }
 
 /// Fields that items have and documents need not: what was read can be written back.
@@ -167,6 +190,15 @@ pub(super) fn any_resource(mut document: Value) -> Result<Resource, Problem> {
             (Some(kind), Some(name)) => format!("{kind} `{name}`: "),
             _ => String::new(),
         };
+    let nameless =
+        ["limits", "data"].into_iter().find(|field| document.get(field).is_some_and(Value::is_array));
+    if let Some(field) = nameless {
+        return Err(invalid(format!("{shown}{field} is a JSON object")));
+    }
+    // What is not limited is left out; null would look like a limit that allows nothing.
+    if document.get("limits").and_then(Value::as_object).is_some_and(|it| it.values().any(Value::is_null)) {
+        return Err(invalid(format!("{shown}limits holds null; leave out what is not limited")));
+    }
     serde_json::from_value(document).map_err(|error| invalid(format!("{shown}{error}")))
 }
 
@@ -209,20 +241,28 @@ impl Demands {
         let absent = match text(header::IF_NONE_MATCH)? {
             None => false,
             Some(star) if star == "*" => true,
-            Some(_) => false,
+            Some(other) => {
+                let message = format!("If-None-Match is {other}; to write, it takes `*`");
+                return Err(Problem::bad_request("bad_header", message));
+            }
         };
         Ok(Self { present, absent })
     }
 }
 
 fn revision(tag: &str) -> Result<Revision, Problem> {
+    let never = || {
+        let next = "read the resource again; its ETag is what If-Match takes";
+        Problem::client("changed_meanwhile", 412, format!("no revision has the tag {tag}"), next)
+    };
+    // A list of none: nothing fits it.
+    if tag.is_empty() {
+        return Err(never());
+    }
     let inner = tag.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     let inner = inner.ok_or_else(|| {
         let message = format!("If-Match is {tag}; it takes one strong entity tag, as in `\"17\"`, or `*`");
         Problem::bad_request("bad_header", message)
     })?;
-    inner.parse().map_err(|_not_ours| {
-        let next = "read the resource again; its ETag is what If-Match takes";
-        Problem::client("changed_meanwhile", 412, format!("no revision has the tag {tag}"), next)
-    })
+    inner.parse().map_err(|_not_ours| never())
 }

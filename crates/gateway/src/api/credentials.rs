@@ -13,7 +13,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::answer::{empty, json, rfc3339};
-use super::asked::{At, name, optional_document};
+use super::asked::{At, name, number, optional_document};
 use super::problem::Problem;
 use super::resources::find;
 use super::{Api, Asker};
@@ -29,6 +29,7 @@ const WINDOW: u64 = 60 * 60;
 #[serde(deny_unknown_fields)]
 pub(super) struct Rotate {
     /// How long the old secrets stay good, in seconds; an hour if it is left out. 0 ends them at once.
+    #[serde(default, deserialize_with = "number")]
     #[schema(maximum = 2_592_000, minimum = 0)]
     window_seconds: Option<u64>,
 }

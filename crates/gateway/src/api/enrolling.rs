@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::answer::{json, rfc3339};
-use super::asked::{At, document, name, optional_document};
+use super::asked::{At, document, name, number, optional_document};
 use super::problem::Problem;
 use super::resources::find;
 use super::{Api, Asker};
@@ -31,6 +31,7 @@ const MAX_LIFE: u64 = 30 * 24 * 60 * 60;
 #[serde(deny_unknown_fields)]
 pub(super) struct Invite {
     /// How long the invitation is good, in seconds; what the gateway is configured with if it is left out.
+    #[serde(default, deserialize_with = "number")]
     #[schema(minimum = 1, maximum = 2_592_000)]
     ttl_seconds: Option<u64>,
 }

@@ -305,7 +305,7 @@ fn of_all() -> Vec<Endpoint> {
         LIMIT,
         query(
             "after",
-            Of::Number(0, 1 << 53),
+            Of::Number(0, u64::MAX),
             "The records that follow this one: `next` of the page before.",
         ),
         query("order", Of::Words(&["asc", "desc"]), "`desc`: the newest first."),
@@ -334,7 +334,7 @@ fn of_all() -> Vec<Endpoint> {
                 "Changes as they happen: events `create`, `update` and `delete`; the id is the revision.",
             )
             .asks(&[
-                query("since", Of::Number(0, 1 << 53), "Begins after this revision; now if it is left out."),
+                query("since", Of::Number(0, u64::MAX), "Begins after this revision; now if it is left out."),
                 head(
                     "Last-Event-ID",
                     Of::Pattern("^[0-9]{1,15}$"),

@@ -7,7 +7,7 @@ use adit_testkit::ports::free;
 use adit_testkit::proto::reason::Reason;
 use adit_testkit::tcp::Tcp;
 use adit_testkit::tunnel::handshake::HandshakeError;
-use adit_testkit::{AgentPlan, Puppet, Rights, Upstream, World, until, within};
+use adit_testkit::{AgentPlan, Puppet, Rights, Signal, Upstream, World, until, within};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -233,5 +233,33 @@ async fn a_token_has_two_secrets_while_it_is_rotated_and_one_that_was_taken_back
     assert_eq!(with_new.session.end(), None);
     assert_eq!(refusal(&world, old, &["@app"]).await.0, Reason::Unauthorized);
     drop(with_new);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_request_without_an_answer_yet_is_told_that_its_right_was_taken_back() {
+    let asked = Signal::default();
+    let told = asked.clone();
+    let silent = Upstream::scripted(move |mut wire| {
+        let told = told.clone();
+        async move {
+            drop(wire.head().await);
+            told.give();
+            // Never answers; ends with its client.
+            wire.ended().await;
+        }
+    })
+    .await;
+    let mut world = World::new().run().await;
+    let port = free();
+    world.publish(&rights(port).model);
+    world.join(AgentPlan::new().token(HOST).offer("app.example", &silent)).await;
+    let mut client = world.wire().await;
+    client.send("GET / HTTP/1.1\r\nhost: app.example\r\n\r\n").await;
+    asked.given(1).await;
+    world.publish(&rights(port).without(Verb::Dial).model);
+    let second = std::time::Duration::from_secs(1);
+    let reply = tokio::time::timeout(second, client.reply()).await.unwrap();
+    assert_eq!((reply.status(), reply.reason()), (403, Some("revoked")));
     world.finish().await;
 }

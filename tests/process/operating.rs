@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::support::process::{Finished, run};
+use crate::support::process::{Finished, Process, run};
 use crate::support::secrets;
 use crate::support::tools::shell;
+use crate::support::upstream::Upstream;
 use crate::support::world::{Gateway, GatewayFile, World};
 
 /// A gateway that keeps state, with an admin token in its file.
@@ -51,6 +52,46 @@ impl Office {
         let said = self.types(line);
         assert_eq!(said.code, code, "{line}: {said:#?}");
         format!("{}{}", said.out, said.err)
+    }
+
+    /// The hosting side of the article comes up; one identity reaches it, and another does not.
+    fn dials(&self) {
+        let upstream = Upstream::start();
+        let file = format!(
+            "gateway: {{url: 'wss://{}'}}\nidentity: prometheus/local.prometheus.id.json\nservices:\n  \
+             - {{service: local.prometheus.svc, upstream: '{}'}}\n",
+            self.control(),
+            upstream.url().replace("http:", "tcp:")
+        );
+        let file = self.world.write("agent.yaml", &file);
+        let mut agent = Process::start("agent", self.world.adit(&["agent", "-f"]).arg(file));
+        agent.line(&["session opened"]);
+        for (name, more) in [("dev.client", ""), ("stranger", "adit identity create stranger -q && ")] {
+            let line =
+                format!("{more}adit identity enroll-token {name} -o {name}.jwt -q && adit enroll {name}.jwt");
+            self.types(&line).ok();
+        }
+        let dial = |name: &str| {
+            format!(
+                "printf 'GET /hello HTTP/1.1\\r\\nconnection: close\\r\\n\\r\\n' | \
+                 adit dial local.prometheus.svc --identity {name}.json"
+            )
+        };
+        let hello = self.types(&dial("dev.client")).ok();
+        assert!(hello.starts_with("HTTP/1.1 200") && hello.ends_with("hello\n"), "{hello}");
+        let refused = self.fails(&dial("stranger"), 1);
+        assert!(refused.contains("not_permitted") || refused.contains("no Dial policy"), "{refused}");
+        let why = self
+            .types("adit explain dial --identity stranger --to local.prometheus.svc:80 --detailed-exitcode");
+        assert_eq!(why.code, 4, "{why:#?}");
+        for part in ["local.prometheus.svc.dial", "#prometheus-clients", "adit edge "] {
+            assert!(why.out.contains(part), "{part} is not in {}", why.out);
+        }
+        let verdict =
+            self.types("adit explain dial --identity dev.client --service local.prometheus.svc -q").ok();
+        assert!(verdict.contains("may dial service local.prometheus.svc"), "{verdict}");
+        let advice = self.types("adit edge policy-advisor identities dev.client -q").ok();
+        assert_eq!(advice, "OKAY : dev.client (0) -> local.prometheus.svc (1) Dial: Y Bind: N\n");
     }
 
     /// A secret that a command has written, kept out of what failures print.
@@ -104,6 +145,7 @@ local.prometheus.id  reflectz-clients,prometheus-clients  -       yes       no
         serde_json::from_str::<serde_json::Value>(&shown).unwrap()["configs"][0],
         "local.prometheus.svc-intercept.v1"
     );
+    office.dials();
     let twice = office.fails(ARTICLE[0], 1);
     assert!(twice.contains("dev.client") && twice.contains("\n next: "), "{twice}");
     let used = office.fails("adit edge delete config local.prometheus.svc-intercept.v1", 1);

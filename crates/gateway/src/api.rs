@@ -37,6 +37,7 @@ mod batch;
 mod credentials;
 mod document;
 mod enrolling;
+mod explain;
 mod problem;
 mod resources;
 mod routes;

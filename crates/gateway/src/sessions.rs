@@ -260,6 +260,7 @@ impl Sessions {
             answers_canaries: hello.capabilities & capabilities::CANARIES != 0,
             offers_tcp,
             bound: Mutex::new(Bindings { list, is_withdrawn: false }),
+            canary: Mutex::default(),
         });
         let replaced = agents.insert(agent.instance, Arc::clone(&agent));
         drop(routes);

@@ -1,6 +1,7 @@
 //! The description of the interface (OpenAPI 3.1), from the types that are written and read.
 
 use adit_control::audit::AuditRecord;
+use adit_control::explain::Explanation;
 use adit_control::model::{Identity, NameText, Route, Service, ServiceConfig, ServicePolicy, Token};
 use serde_json::{Map, Value, json};
 use utoipa::openapi::{RefOr, schema::Schema};
@@ -123,7 +124,7 @@ fn parameter(parameter: &Parameter) -> Value {
     json!({
         "name": parameter.name,
         "in": parameter.place,
-        "required": false,
+        "required": parameter.is_needed,
         "description": parameter.says,
         "schema": schema,
     })
@@ -172,6 +173,7 @@ fn schemas() -> Value {
     add::<EnrollRequest>(&mut all);
     add::<RenewRequest>(&mut all);
     add::<Certified>(&mut all);
+    add::<Explanation>(&mut all);
     for words in KINDS {
         let Some(document) = all.get(words.document).cloned() else { continue };
         let item = item(&document, words.kind.singular());

@@ -9,7 +9,7 @@ use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::problem::Problem;
-use super::{Api, about, audit, batch, credentials, enrolling, resources, watch};
+use super::{Api, about, audit, batch, credentials, enrolling, explain, resources, watch};
 
 /// Of whoever asks; the one that needs no right.
 pub(super) const WHOAMI: &str = "/v1/whoami";
@@ -54,6 +54,7 @@ pub(super) struct Parameter {
     pub(super) place: &'static str,
     pub(super) of: Of,
     pub(super) says: &'static str,
+    pub(super) is_needed: bool,
 }
 
 /// What a parameter may be.
@@ -148,11 +149,15 @@ impl Endpoint {
 }
 
 const fn query(name: &'static str, of: Of, says: &'static str) -> Parameter {
-    Parameter { name, place: "query", of, says }
+    Parameter { name, place: "query", of, says, is_needed: false }
+}
+
+const fn needed(parameter: Parameter) -> Parameter {
+    Parameter { is_needed: true, ..parameter }
 }
 
 const fn head(name: &'static str, of: Of, says: &'static str) -> Parameter {
-    Parameter { name, place: "header", of, says }
+    Parameter { name, place: "header", of, says, is_needed: false }
 }
 
 const LIMIT: Parameter =
@@ -324,6 +329,19 @@ fn of_all() -> Vec<Endpoint> {
         Endpoint::new("get", "/v1/export", "export", batch::export)
             .of("batch", "All resources, in an order in which they can be created.")
             .answers(200, Answers::Json("Exported")),
+        Endpoint::new("get", "/v1/explain", "explain", explain::explain)
+            .of("batch", "Why an identity may or may not dial or bind a service, and what would change that.")
+            .asks(&[
+                needed(query("verb", Of::Words(&["dial", "bind"]), "To reach it or to offer it.")),
+                needed(query("identity", Of::Name, "Who: an identity, a token or `public`.")),
+                query("service", Of::Name, "Which service; this or `to` is needed."),
+                query(
+                    "to",
+                    Of::Text,
+                    "Where a client would connect to, `host:port`: the service is found by it.",
+                ),
+            ])
+            .answers(200, Answers::Json("Explanation")),
         Endpoint::new("get", "/v1/audit", "audit", audit::audit)
             .of("audit", "Who changed what; as `application/x-ndjson`, every record on a line of its own.")
             .asks(&audit_asks)

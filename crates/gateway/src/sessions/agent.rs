@@ -8,10 +8,11 @@ use adit_control::model::{SecretText, Timestamp};
 use adit_control::{Snapshot, Who};
 use adit_proto::handshake::Offer;
 use adit_proto::name::Name;
-use adit_proto::names::InstanceId;
+use adit_proto::names::{InstanceId, ServiceName};
 use adit_proto::reason::Reason;
 use adit_tunnel::session::Session;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::services::Service;
@@ -57,6 +58,8 @@ pub(crate) struct AgentSession {
     pub(super) answers_canaries: bool,
     pub(super) offers_tcp: bool,
     pub(super) bound: Mutex<Bindings>,
+    /// When the last canary was back or lost, and which.
+    pub(super) canary: Mutex<Option<(Instant, bool)>>,
 }
 
 /// What an agent offers and what became of it.
@@ -105,6 +108,21 @@ impl AgentSession {
         let bound = self.bound.lock();
         let taken = bound.list.iter().filter(|binding| binding.endpoint.is_some() || bound.is_withdrawn);
         taken.map(|binding| binding.offer.clone()).collect()
+    }
+
+    /// What it is an endpoint of, with what stands behind it.
+    pub(crate) fn served(&self) -> Vec<(ServiceName, String)> {
+        let bound = self.bound.lock();
+        let served = bound.list.iter().filter_map(|binding| {
+            let (service, _) = binding.endpoint.as_ref()?;
+            Some((service.name.clone(), binding.offer.upstream.clone()))
+        });
+        served.collect()
+    }
+
+    /// How long ago its last canary was, and whether that came back.
+    pub(crate) fn last_canary(&self) -> Option<(Duration, bool)> {
+        self.canary.lock().map(|(at, ok)| (at.elapsed(), ok))
     }
 
     /// The same identity has shown something on another connection.
@@ -242,6 +260,10 @@ impl AgentSession {
         }
         let seed =
             self.instance.as_bytes().iter().fold(self.generation, |seed, byte| seed << 4 ^ u64::from(*byte));
-        canary::watch(&self.session, seed, |outcome| observe.canary(outcome)).await;
+        canary::watch(&self.session, seed, |outcome| {
+            *self.canary.lock() = Some((Instant::now(), outcome.is_ok()));
+            observe.canary(outcome);
+        })
+        .await;
     }
 }

@@ -17,6 +17,7 @@ mod bulk;
 mod chaos;
 mod clients;
 mod command_line;
+mod dials;
 
 mod drain;
 mod generate;

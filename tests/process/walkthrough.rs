@@ -180,7 +180,10 @@ fn status_shows_who_is_connected_in_the_known_layout_and_as_json() {
     let (info, client) = (&json["info"], &json["clients"][0]);
     assert_eq!(keys(&json), ["clients", "info"]);
     assert_eq!(keys(info), ["hostname", "mode", "sha", "startTime", "version"]);
-    assert_eq!(keys(client), ["clientID", "remoteAddr", "since", "transport", "upstreams"]);
+    assert_eq!(
+        keys(client),
+        ["clientID", "identity", "identityKind", "remoteAddr", "since", "transport", "upstreams"]
+    );
     assert_eq!(json["clients"].as_array().unwrap().len(), 1);
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     assert!(is_time(&text(&info["startTime"])) && is_time(&text(&client["since"])), "{json}");

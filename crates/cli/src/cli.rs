@@ -39,6 +39,8 @@ enum Command {
     Tcp(commands::tcp::Args),
     /// Serve a directory over HTTP.
     Fileserver(commands::fileserver::Args),
+    /// Dial a service by its name: like nc, or on an address that listens.
+    Dial(commands::dial::Args),
     /// Ask a gateway who is connected.
     Status(commands::status::Args),
     /// Identities: who there is, by certificate.
@@ -112,6 +114,7 @@ impl Cli {
             Command::Http(args) => Box::pin(commands::http::run(args)).await,
             Command::Tcp(args) => Box::pin(commands::tcp::run(args)).await,
             Command::Fileserver(args) => Box::pin(commands::fileserver::run(args)).await,
+            Command::Dial(args) => Box::pin(commands::dial::run(args)).await,
             Command::Status(args) => Box::pin(commands::status::run(args)).await,
             Command::Identity(verb) => Box::pin(verb.run()).await,
             Command::Service(verb) => Box::pin(verb.run()).await,

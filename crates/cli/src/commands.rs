@@ -8,6 +8,7 @@ pub(crate) mod backup;
 pub(crate) mod check;
 pub(crate) mod client_args;
 pub(crate) mod completion;
+pub(crate) mod dial;
 pub(crate) mod edge;
 pub(crate) mod enroll;
 pub(crate) mod explain;

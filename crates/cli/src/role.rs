@@ -23,14 +23,14 @@ const CUT: u8 = 3;
 
 /// What a role is started from.
 #[derive(Debug)]
-pub(crate) enum Origin<T> {
+pub(crate) enum Source<T> {
     /// Flags alone.
     Flags(T),
     /// A file, which is read again when it changes or somebody asks.
     File(PathBuf, Loaded<T>),
 }
 
-impl<T> Origin<T> {
+impl<T> Source<T> {
     /// The settings, and what is needed to read them again.
     fn open(self, signals: &mut Signals) -> Result<(T, Option<ConfigFile>), CliError> {
         match self {
@@ -48,9 +48,9 @@ impl<T> Origin<T> {
 ///
 /// # Errors
 /// It could not be started.
-pub(crate) async fn gateway(origin: Origin<GatewaySettings>) -> Result<ExitCode, CliError> {
+pub(crate) async fn gateway(source: Source<GatewaySettings>) -> Result<ExitCode, CliError> {
     let mut signals = Signals::install()?;
-    let (settings, mut file) = origin.open(&mut signals)?;
+    let (settings, mut file) = source.open(&mut signals)?;
     let GatewaySettings { mut config, request_log, log } = settings;
     // Before there are threads: this changes the environment, so that no child takes the sockets for its own.
     let inherited = env::listeners().and_then(Inherited::new).map_err(|cause| {
@@ -121,9 +121,9 @@ fn started(file: Option<&mut ConfigFile>, reloads: &Reloads) {
 ///
 /// # Errors
 /// It could not be started.
-pub(crate) async fn agent(origin: Origin<AgentSettings>) -> Result<ExitCode, CliError> {
+pub(crate) async fn agent(source: Source<AgentSettings>) -> Result<ExitCode, CliError> {
     let mut signals = Signals::install()?;
-    let (settings, mut file) = origin.open(&mut signals)?;
+    let (settings, mut file) = source.open(&mut signals)?;
     let AgentSettings { mut config, log } = settings;
     let (process_log, level, _log) = logging::init(log)?;
     config.process_log = Some(process_log);

@@ -62,8 +62,8 @@ async fn connect(
     let service = plane.sessions.named(name);
     record.reaches(&service);
     let grant = plane.sessions.grants().of(&agent.who, permit.service());
-    let flow = Flow { permit: &permit, subject: &subject, grant: &grant };
-    let stream = reach::open(near, client, &service, flow, Early::default(), plane, record).await?;
+    let flow = Flow { client, permit: &permit, subject: &subject, grant: &grant };
+    let stream = reach::open(near, &service, flow, Early::default(), plane, record).await?;
     record.rests_on(grant);
     Ok(stream)
 }

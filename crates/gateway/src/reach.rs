@@ -28,6 +28,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// What a flow rests on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Flow<'a> {
+    /// Who connected, for the agent's log.
+    pub(crate) client: SocketAddr,
     pub(crate) permit: &'a Permit,
     pub(crate) subject: &'a Subject,
     pub(crate) grant: &'a Grant,
@@ -81,7 +83,6 @@ impl Caller for Stream {
 /// Why the last one failed; [`Reason::NoAgent`] when there is none; [`Reason::ClientGone`]; [`Reason::Revoked`].
 pub(crate) async fn open(
     caller: &mut impl Caller,
-    client: SocketAddr,
     service: &Service,
     flow: Flow<'_>,
     mut early: Early,
@@ -90,7 +91,8 @@ pub(crate) async fn open(
 ) -> Result<Stream, Reason> {
     debug_assert_eq!(flow.permit.service(), &service.name, "a permit is for one service");
     let limits = &plane.limits;
-    let errand = Errand { grant: flow.grant, client: Some(client), connect_timeout: limits.connect_timeout };
+    let errand =
+        Errand { grant: flow.grant, client: Some(flow.client), connect_timeout: limits.connect_timeout };
     let deadline = Instant::now() + limits.agent_wait;
     loop {
         let mut refused = Reason::NoAgent;

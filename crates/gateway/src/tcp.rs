@@ -97,7 +97,7 @@ async fn connect(
     let subject = Subject::public(Some(source.ip().to_canonical()));
     record.subject(&subject);
     let permit = authorize(&snapshot, &subject, &service.name).map_err(|denial| denial.reason)?;
-    let flow = Flow { permit: &permit, subject: &subject, grant: &service.public };
+    let flow = Flow { client: source, permit: &permit, subject: &subject, grant: &service.public };
     let mut early = Early::default();
     if let Some(version) = way.proxy_protocol {
         let here = || client.local_addr().map_err(|_lost| Reason::ClientGone);
@@ -105,5 +105,5 @@ async fn connect(
         Ends { source, destination }.encode(version, &mut early.bytes);
         early.added = early.bytes.len();
     }
-    reach::open(client, source, service, flow, early, plane, record).await
+    reach::open(client, service, flow, early, plane, record).await
 }

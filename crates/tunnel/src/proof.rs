@@ -3,6 +3,8 @@
 //! Each side MACs what it says together with the channel's exported keying material (RFC 8446 §7.5, RFC 9266).
 //! A man in the middle has two channels with two different exporters, so neither proof is worth anything to him.
 
+use std::sync::Arc;
+
 use aws_lc_rs::hmac;
 
 /// Length of the exported keying material, in bytes.
@@ -39,7 +41,7 @@ impl Prover {
 
 /// A token, ready to make and check proofs. The token itself cannot be read back, and does not print.
 #[derive(Clone)]
-pub struct TokenKey(hmac::Key);
+pub struct TokenKey(Arc<hmac::Key>);
 
 impl std::fmt::Debug for TokenKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -51,7 +53,7 @@ impl TokenKey {
     /// A key from the token's text.
     #[must_use]
     pub fn new(token: &[u8]) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, token))
+        Self(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, token)))
     }
 
     fn context(&self, prover: Prover, exporter: &Exporter) -> hmac::Context {

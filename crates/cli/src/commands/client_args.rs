@@ -124,7 +124,7 @@ impl ClientArgs {
             output::print(&generate::render(target, &self.manifest(verb, offered)?)?);
             return Ok(ExitCode::SUCCESS);
         }
-        role::agent(role::Origin::Flags(self.settings(offered)?)).await
+        role::agent(role::Source::Flags(self.settings(offered)?)).await
     }
 
     fn gateways(&self) -> Result<Vec<GatewayUrl>, CliError> {

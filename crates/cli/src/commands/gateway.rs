@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use crate::commands::check;
 use crate::config::gateway::load;
 use crate::error::CliError;
-use crate::role::{self, Origin};
+use crate::role::{self, Source};
 
 /// Flags of `adit gateway`.
 #[derive(Debug, clap::Args)]
@@ -28,7 +28,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, CliError> {
         (Some(check::Verb::Check(args)), _) => check::run(&args, load(&args.file)),
         (None, Some(file)) => {
             let loaded = load(&file)?;
-            role::gateway(Origin::File(file, loaded)).await
+            role::gateway(Source::File(file, loaded)).await
         }
         (None, None) => Err(CliError::usage("no configuration file").next("name it with -f gateway.yaml")),
     }

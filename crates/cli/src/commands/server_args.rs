@@ -201,7 +201,7 @@ impl ServerArgs {
             output::print(&generate::render(target, &self.manifest(verb, carried)?)?);
             return Ok(ExitCode::SUCCESS);
         }
-        role::gateway(role::Origin::Flags(self.settings(carried)?)).await
+        role::gateway(role::Source::Flags(self.settings(carried)?)).await
     }
 
     /// The gateway's settings.

@@ -2,17 +2,20 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use adit_agent::config::{Config, Credential, Forward, GatewayUrl, Service, To, Transport, Upstream, Verify};
+use adit_proto::name::Name;
 use adit_proto::names::{Destination, HostPattern, ServiceName};
+use adit_tunnel::identity::LiveIdentity;
 use adit_tunnel::proof::TokenKey;
 use adit_tunnel::proxy::Egress;
 
 use super::reader::{Fields, Key, Presence, Reader, Row, Section};
 use super::tree::Node;
 use super::values::{
-    ADDRESS, CHECK, Check, DESTINATION, EGRESS, FILE, GATEWAY_URL, HOST, LogSettings, PORTS, SECRET, SWITCH,
-    SecretValue, TRANSPORT, UPSTREAM, show_transport,
+    ADDRESS, CHECK, Check, DESTINATION, EGRESS, FILE, GATEWAY_URL, HOST, IDENTITY, LogSettings, PORTS,
+    SECRET, SERVICE, SWITCH, SecretValue, TRANSPORT, UPSTREAM, show_transport,
 };
 use super::{Loaded, shared};
 use crate::egress::{self, Choice};
@@ -33,14 +36,20 @@ const TOKEN: Key<SecretValue> = Key {
     name: "token",
     kind: &SECRET,
     presence: Presence::Required,
-    doc: "The token shared with the gateway; never in this file itself.",
+    doc: "The token shared with the gateway; never in this file itself. `identity` takes its place.",
+};
+const IDENTITY_FILE: Key<Arc<LiveIdentity>> = Key {
+    name: "identity",
+    kind: &IDENTITY,
+    presence: Presence::Optional("known by token"),
+    doc: "The identity that the agent has, instead of a token; its certificate is renewed and the file rewritten. The gateway is known by the authorities in it, or the system's.",
 };
 const SERVICES: Row =
     Row::list("services", Presence::Required, "What is offered; at least one, unless `forwards` is given.");
 const FORWARDS: Row = Row::list(
     "forwards",
     Presence::Optional("nothing"),
-    "The other way round: addresses here whose connections the gateway makes on its side.",
+    "The other way round: addresses here whose connections lead to services, or to the gateway's side.",
 );
 const LISTEN: Key<SocketAddr> = Key {
     name: "listen",
@@ -51,7 +60,16 @@ const LISTEN: Key<SocketAddr> = Key {
 const ROOT: Section = Section {
     title: "agent.yaml",
     doc: "The configuration of `adit agent -f agent.yaml`.",
-    rows: &[GATEWAY, TOKEN.row(), SERVICES, FORWARDS, LISTEN.row(), shared::LOG, shared::DRAIN_TIMEOUT.row()],
+    rows: &[
+        GATEWAY,
+        TOKEN.row(),
+        IDENTITY_FILE.row(),
+        SERVICES,
+        FORWARDS,
+        LISTEN.row(),
+        shared::LOG,
+        shared::DRAIN_TIMEOUT.row(),
+    ],
 };
 
 const URL: Key<GatewayUrl> = Key {
@@ -116,6 +134,12 @@ const GATEWAY_SECTION: Section = Section {
     ],
 };
 
+const SERVICE_NAME: Key<Name> = Key {
+    name: "service",
+    kind: &SERVICE,
+    presence: Presence::Optional("reached by host"),
+    doc: "The name of the service that this is, instead of a host; a Bind policy has to permit it.",
+};
 const SERVICE_HOST: Key<HostPattern> = Key {
     name: "host",
     kind: &HOST,
@@ -151,6 +175,7 @@ const SERVICE_SECTION: Section = Section {
     title: "services[]",
     doc: "One offered service.",
     rows: &[
+        SERVICE_NAME.row(),
         SERVICE_HOST.row(),
         SERVICE_PORT.row(),
         SERVICE_PORTS,
@@ -165,13 +190,19 @@ const FORWARD_LISTEN: Key<SocketAddr> =
 const FORWARD_TO: Key<Destination> = Key {
     name: "to",
     kind: &DESTINATION,
-    presence: Presence::Required,
+    presence: Presence::Optional("leads to a service"),
     doc: "Where the gateway connects to; it has to permit that (`tcp.client_forwarding`).",
+};
+const FORWARD_SERVICE: Key<Name> = Key {
+    name: "service",
+    kind: &SERVICE,
+    presence: Presence::Optional("leads to an address"),
+    doc: "The service that is dialled, instead of an address; a Dial policy has to permit it.",
 };
 const FORWARD_SECTION: Section = Section {
     title: "forwards[]",
-    doc: "One address here that leads to the gateway's side.",
-    rows: &[FORWARD_LISTEN.row(), FORWARD_TO.row()],
+    doc: "One address here that leads to an address on the gateway's side, or to a service wherever it is.",
+    rows: &[FORWARD_LISTEN.row(), FORWARD_TO.row(), FORWARD_SERVICE.row()],
 };
 
 /// Every section, in the order of the reference page.
@@ -190,19 +221,28 @@ pub(crate) fn load(path: &Path) -> Result<Loaded<AgentSettings>, CliError> {
 pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<AgentSettings> {
     let root = reader.fields(node, String::new(), &ROOT)?;
     let gateway = gateway(reader, &root);
-    let token = reader.value(&root, &TOKEN);
+    let credential = credential(reader, &root);
     let services = services(reader, &root);
     let forwards = forwards(reader, &root);
     let listen = reader.optional(&root, &LISTEN);
     let log = shared::log(reader, &root);
     let drain_timeout = reader.value(&root, &shared::DRAIN_TIMEOUT);
     let Gateways { urls, each_address, egress, verify } = gateway?;
+    let credential = credential?;
+    if matches!(credential, Credential::Identity(_)) && verify != Verify::TokenProof {
+        let what = "gateway.verify and gateway.ca have no meaning with identity";
+        reader.problem(
+            root.key_at(GATEWAY.name),
+            what,
+            "remove them; the identity's file says whom to believe",
+        );
+    }
     Some(AgentSettings {
         config: Config {
             gateways: urls,
             each_address,
             egress,
-            credential: Credential::Token(TokenKey::new(token?.secret.expose().as_bytes())),
+            credential,
             verify,
             services,
             forwards,
@@ -214,6 +254,18 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<AgentSettings
         },
         log: log?,
     })
+}
+
+fn credential(reader: &mut Reader<'_>, root: &Fields<'_>) -> Option<Credential> {
+    if !root.has(IDENTITY_FILE.name) {
+        let token = reader.value(root, &TOKEN)?;
+        return Some(Credential::Token(TokenKey::new(token.secret.expose().as_bytes())));
+    }
+    if root.has(TOKEN.name) {
+        let what = "token and identity are both given";
+        reader.problem(root.key_at(IDENTITY_FILE.name), what, "keep one of them");
+    }
+    reader.written(root, &IDENTITY_FILE).map(Credential::Identity)
 }
 
 /// How gateways are reached.
@@ -356,7 +408,9 @@ fn services(reader: &mut Reader<'_>, root: &Fields<'_>) -> Vec<Service> {
         let upstream = reader.value(&fields, &SERVICE_UPSTREAM);
         let upstream = upstream.and_then(|upstream| options(reader, &fields, upstream));
         let (Some(names), Some(upstream)) = (names, upstream) else { continue };
-        let key = [SERVICE_PORT.name, SERVICE_PORTS.name].into_iter().find(|key| fields.has(key));
+        let key = [SERVICE_NAME.name, SERVICE_PORT.name, SERVICE_PORTS.name]
+            .into_iter()
+            .find(|key| fields.has(key));
         let key = key.unwrap_or(SERVICE_HOST.name);
         let mut upstream = Some(upstream);
         for name in names {
@@ -392,21 +446,36 @@ fn forwards(reader: &mut Reader<'_>, root: &Fields<'_>) -> Vec<Forward> {
     for (path, node) in reader.items(root, FORWARDS) {
         let Some(fields) = reader.fields(node, path, &FORWARD_SECTION) else { continue };
         let listen = reader.value(&fields, &FORWARD_LISTEN);
-        let to = reader.value(&fields, &FORWARD_TO);
+        let to = to(reader, &fields);
         let (Some(listen), Some(to)) = (listen, to) else { continue };
         if listen.port() != 0 && forwards.iter().any(|other| other.listen == listen) {
             let what = format!("{} is {listen} again", fields.path(FORWARD_LISTEN.name));
             let hint = "give each an address of its own";
             reader.problem(fields.value_at(FORWARD_LISTEN.name), what, hint);
         }
-        forwards.push(Forward { listen, to: To::Address(to) });
+        forwards.push(Forward { listen, to });
     }
     forwards
 }
 
 /// What a service is reached by: hosts, or one port after another.
+fn to(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<To> {
+    match (fields.has(FORWARD_TO.name), fields.has(FORWARD_SERVICE.name)) {
+        (true, false) => reader.written(fields, &FORWARD_TO).map(To::Address),
+        (false, true) => reader.written(fields, &FORWARD_SERVICE).map(To::Service),
+        (both, _) => {
+            let place = fields.path("");
+            let place = place.trim_end_matches('.');
+            let what = if both { "has both to and service" } else { "leads nowhere" };
+            let hint = "write `service: NAME` for a service, or `to: HOST:PORT` for an address on the gateway's side";
+            reader.problem(fields.value_at(FORWARD_TO.name), format!("{place} {what}"), hint);
+            None
+        }
+    }
+}
+
 fn names(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Vec<ServiceName>> {
-    let keys = [SERVICE_HOST.name, SERVICE_PORT.name, SERVICE_PORTS.name];
+    let keys = [SERVICE_NAME.name, SERVICE_HOST.name, SERVICE_PORT.name, SERVICE_PORTS.name];
     let given: Vec<_> = keys.into_iter().filter(|key| fields.has(key)).collect();
     if let [first, second, ..] = given[..] {
         let what = format!("{} has {first} and {second}", fields.path("").trim_end_matches('.'));
@@ -416,6 +485,9 @@ fn names(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<Vec<ServiceName
             "keep one of them; each says what the service is reached by",
         );
         return None;
+    }
+    if fields.has(SERVICE_NAME.name) {
+        return Some(vec![ServiceName::Named(reader.written(fields, &SERVICE_NAME)?)]);
     }
     let ranges = if fields.has(SERVICE_PORT.name) {
         vec![reader.written(fields, &SERVICE_PORT)?]

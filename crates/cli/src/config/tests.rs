@@ -149,8 +149,8 @@ token: file:other
             "agent.yaml:13:15: services[2].browsing: `yes` is neither true nor false; write true or false",
             "agent.yaml:14:9: listen: `nowhere` is not an address; write an IP address and a port such as \
              0.0.0.0:8123 or [::]:8123",
-            "agent.yaml:15:1: extra is not a key; the keys here are gateway, token, services, forwards, listen, log, \
-             drain_timeout",
+            "agent.yaml:15:1: extra is not a key; the keys here are gateway, token, identity, services, forwards, \
+             listen, log, drain_timeout",
             "agent.yaml:16:1: token is given twice; the first is in line 5; keep one",
             "error: agent.yaml has 10 problems",
         ]
@@ -467,6 +467,29 @@ forwards: [{listen: '127.0.0.1:3000', to: nowhere}, {listen: '127.0.0.1:1', to: 
     let problems = agent_problems(text);
     assert!(problems[0].contains("forwards[0].to: `nowhere` is not a host and a port"), "{problems:#?}");
     assert!(problems[1].contains("forwards[2].listen is 127.0.0.1:1 again"), "{problems:#?}");
+
+    let text = "\
+gateway: {url: wss://h}
+token: file:token
+services: [{service: KubeA.db, upstream: 'tcp://h:1'}]
+forwards: [{listen: 'localhost:1', service: db}]
+";
+    let config = parse("agent.yaml", directory.path(), text, agent::read).unwrap().config.config;
+    let names = (config.services[0].name.to_string(), config.forwards[0].to.to_string());
+    assert_eq!(names, ("@KubeA.db".into(), "@db".into()));
+
+    let text = "\
+gateway: {url: wss://h, verify: system}
+token: file:token
+identity: nothing.json
+forwards: [{listen: '127.0.0.1:1'}, {listen: '127.0.0.1:2', to: 'h:1', service: '@db'}, {listen: '127.0.0.1:3', service: '@db'}]
+";
+    let problems = agent_problems(text);
+    for (problem, told) in
+        problems.iter().zip(["both given", "nothing.json", "[0] leads nowhere", "[1] has both", "`@db`"])
+    {
+        assert!(problem.contains(told), "{told}: {problems:#?}");
+    }
 
     let text = "tokens: [{name: a, token: 'file:token'}]\ntcp: {client_forwarding: true}\n";
     let config = parse("gateway.yaml", directory.path(), text, gateway::read).unwrap().config.config;

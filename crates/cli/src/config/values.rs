@@ -4,12 +4,14 @@ use std::cell::RefCell;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use adit_agent::config::{GatewayUrl, Transport, Upstream};
 use adit_proto::name::Name;
 use adit_proto::names::{Destination, HostPattern};
 use adit_proto::proxy_header::Version;
+use adit_tunnel::identity::LiveIdentity;
 use ipnet::IpNet;
 
 use crate::flags::PortRange;
@@ -294,6 +296,29 @@ pub(crate) const HOST: Kind<HostPattern> = Kind {
     name: "host",
     form: "example.com, *.example.com or \"*\"",
     parse: |_, text| text.parse().map_err(Bad::because),
+    show: ToString::to_string,
+};
+
+/// An identity file.
+pub(crate) const IDENTITY: Kind<Arc<LiveIdentity>> = Kind {
+    name: "file",
+    form: "the path of the file that adit enroll wrote",
+    parse: |context, text| {
+        let path = absolute(context, text)?;
+        // Not among the files that are watched: its renewals are no change of the configuration.
+        LiveIdentity::open(&path).map_err(|cause| {
+            let why = std::error::Error::source(&cause).map(|why| format!(": {why}")).unwrap_or_default();
+            Bad::with_hint(format!("{cause}{why}"), "name the file that adit enroll wrote")
+        })
+    },
+    show: |identity| identity.path().map(|path| path.display().to_string()).unwrap_or_default(),
+};
+
+/// A service by its name.
+pub(crate) const SERVICE: Kind<Name> = Kind {
+    name: "service",
+    form: "the name of a service",
+    parse: |_, text| text.parse().map_err(|cause| Bad::because(format!("`{text}`: {cause}"))),
     show: ToString::to_string,
 };
 

@@ -1,3 +1,5 @@
+//! What a running process makes of files that change.
+
 use std::fs;
 
 use super::*;

@@ -123,11 +123,14 @@ impl ConfigFile {
     }
 }
 
-/// Keys whose values differ, except those that are live, with everything below them.
+/// Keys whose values differ, except those that are live, with everything below them; `*` stands for what is above.
 fn changed(old: &[Setting], new: &[Setting], live: &[&str]) -> Vec<String> {
     let is_live = |path: &str| {
-        live.iter().any(|key| {
-            path.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        live.iter().any(|key| match key.strip_prefix('*') {
+            Some(ending) => path.ends_with(ending),
+            None => {
+                path.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+            }
         })
     };
     let missing_in = |one: &[Setting], other: &Setting| {

@@ -86,7 +86,8 @@ pub(crate) async fn gateway(source: Source<GatewaySettings>) -> Result<ExitCode,
 }
 
 /// Keys of a gateway's file that take effect without a restart, with everything below them.
-const GATEWAY_KEYS: &[&str] = &["access", "tokens", "tcp.client_forwarding", "log.level"];
+const GATEWAY_KEYS: &[&str] =
+    &["access", "tokens", "tcp.client_forwarding", "log.level", "*.tls.cert", "*.tls.key"];
 
 /// Keys of an agent's file that take effect without a restart, with everything below them.
 const AGENT_KEYS: &[&str] = &["gateway", "token", "identity", "services", "forwards", "log.level"];

@@ -378,15 +378,15 @@ struct Public {
 
 impl Public {
     fn served(&self) -> Option<(SocketAddr, Arc<Served>)> {
-        Some((self.configured, Arc::clone(&self.identity.as_ref()?.served)))
+        Some((self.configured, self.identity.as_ref()?.replaceable()?))
     }
 }
 
 /// What a reload replaces, in force as the configuration says now.
 fn reloadable(config: &Config, changes: Arc<Changes>, control: &Identity, publics: &[Public]) -> Reloadable {
     let served = publics.iter().filter_map(Public::served);
-    let served = served.chain([(config.control.listen, Arc::clone(&control.served))]).collect();
-    Reloadable { changes, served }
+    let of_control = control.replaceable().map(|served| (config.control.listen, served));
+    Reloadable { changes, served: served.chain(of_control).collect() }
 }
 
 fn bind_public(

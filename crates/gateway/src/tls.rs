@@ -147,6 +147,11 @@ impl Identity {
         Ok(Self { served, secret, authority: None, made: None })
     }
 
+    /// What a reload puts another certificate into: only one from files, for who makes one makes it anew as well.
+    pub(crate) fn replaceable(&self) -> Option<Arc<Served>> {
+        self.made.is_none().then(|| Arc::clone(&self.served))
+    }
+
     /// The names it was made for; none for one from files.
     pub(crate) fn names(&self) -> &[String] {
         self.made.as_ref().map_or(&[], |made| &made.names)

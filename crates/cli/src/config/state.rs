@@ -78,7 +78,7 @@ pub(crate) fn state(reader: &mut Reader<'_>, root: &Fields<'_>, control: Option<
         reader.value(&fields, &ENROLLMENT_DURATION)?
     } else {
         match env::enrollment_duration() {
-            Ok(given) => given.unwrap_or(State::default().enrollment_life),
+            Ok(given) => given.unwrap_or_else(|| State::default().enrollment_life),
             Err(what) => {
                 reader.problem(root.value_at(STATE.name), what, "give a whole number of minutes, from 1 on");
                 return None;

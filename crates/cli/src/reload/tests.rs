@@ -74,6 +74,8 @@ fn keys_that_need_a_restart_are_named_and_live_ones_are_not() {
     let new = [setting("access.allow[1]", "a"), setting("http[0].listen", "d"), setting("limits.x", "e")];
     assert_eq!(changed(&old, &new, &["access", "tokens"]), ["accessory", "http[0].listen", "limits.x"]);
     assert!(changed(&old, &old, &[]).is_empty());
+    let (old, new) = ([setting("http[0].tls.cert", "a")], [setting("http[0].tls.cert", "b")]);
+    assert!(changed(&old, &new, &["*.tls.cert"]).is_empty());
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use adit_control::expectation::Expectation;
 use adit_control::model::{Kind, Model, PUBLIC, Resource, Role};
 use adit_proto::name::Name;
 
@@ -31,28 +32,13 @@ pub(crate) struct Placed<T> {
     pub(crate) it: T,
 }
 
-/// What should be allowed or denied.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Test {
-    /// What people call it.
-    pub(crate) name: Option<String>,
-    /// Who.
-    pub(crate) identity: Name,
-    /// Which service.
-    pub(crate) service: Name,
-    /// To do what.
-    pub(crate) verb: adit_control::model::Verb,
-    /// Whether that is to be allowed.
-    pub(crate) is_allowed: bool,
-}
-
 /// Everything that was read.
 #[derive(Debug, Default)]
 pub(crate) struct Documents {
     /// The resources, in the order of files and lines.
     pub(crate) resources: Vec<Placed<Resource>>,
     /// The tests, likewise.
-    pub(crate) tests: Vec<Placed<Test>>,
+    pub(crate) tests: Vec<Placed<Expectation>>,
 }
 
 /// Reads files and directories; `-` is standard input.

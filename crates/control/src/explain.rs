@@ -237,3 +237,6 @@ impl Explanation {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ pub mod audit;
 pub mod authority;
 pub mod changes;
 pub mod enrollment;
+pub mod expectation;
 pub mod explain;
 pub mod model;
 mod near;

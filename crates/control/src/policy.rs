@@ -224,3 +224,12 @@ mod tests;
 
 #[cfg(test)]
 mod semantics_tests;
+
+#[cfg(test)]
+mod offer_tests;
+
+#[cfg(test)]
+mod reference;
+
+#[cfg(test)]
+mod agreement_tests;

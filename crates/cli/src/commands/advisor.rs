@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
+use adit_control::expectation::decide;
 use adit_control::model::{Kind, Model, Verb};
 use adit_control::snapshot::Generation;
 use adit_control::{Local, Snapshot};
 use adit_proto::name::Name;
 
-use super::{explain, policy};
+use super::explain;
 use crate::access::AccessArgs;
 use crate::error::CliError;
 use crate::interface::{Interface, Item};
@@ -123,7 +124,7 @@ fn pairs(model: &Model, online: &[Item], identity: Option<&Name>, service: Optio
     let mut found = Vec::new();
     for who in identities {
         for what in &services {
-            let may = |verb| policy::decide(model, &snapshot, who, what, verb).is_ok();
+            let may = |verb| decide(&snapshot, verb, who, what).is_ok();
             let (dial, bind) = (may(Verb::Dial), may(Verb::Bind));
             if dial || bind || is_asked {
                 let online = usize::from(is_online(who));

@@ -3,13 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use adit_control::model::{Model, PUBLIC, Verb};
-use adit_control::snapshot::Generation;
-use adit_control::{Denial, Local, Snapshot, Subject, Who, authorize, authorize_offer};
-use adit_proto::name::Name;
-use adit_proto::names::ServiceName;
+use adit_control::Local;
+use adit_control::expectation::{self, Expectation, Outcome};
+use adit_control::model::Model;
 
-use crate::documents::{self, Placed, Test};
+use crate::documents::{self, Documents, Placed};
 use crate::error::CliError;
 use crate::output::{self, FormArgs};
 
@@ -42,12 +40,9 @@ pub(crate) struct Args {
 }
 
 /// How one test went.
-struct Outcome<'t> {
-    test: &'t Placed<Test>,
-    /// Whether it is as it should be.
-    holds: bool,
-    /// Why it is as it is, where it is denied.
-    why: String,
+struct Tested<'t> {
+    test: &'t Placed<Expectation>,
+    outcome: Outcome,
 }
 
 /// Runs the tests.
@@ -60,80 +55,42 @@ pub(crate) fn run(verb: PolicyVerb) -> Result<ExitCode, CliError> {
             "write `tests:` with a list of {identity, service, expect: allowed} beside the resources",
         ));
     }
-    let snapshot = Snapshot::compile(Generation::FIRST, &model, &Local::default());
-    let outcomes: Vec<Outcome<'_>> =
-        documents.tests.iter().map(|test| outcome(&model, &snapshot, test)).collect();
-    let failed = outcomes.iter().filter(|outcome| !outcome.holds).count();
+    let tested = tested(&documents, &model);
+    let failed = tested.iter().filter(|it| !it.outcome.holds).count();
     if !(args.form.quiet && failed == 0) {
-        let value = outcomes.iter().map(json).collect();
-        output::value(args.form.form(), &value, || text(&outcomes));
+        let value = tested.iter().map(json).collect();
+        output::value(args.form.form(), &value, || text(&tested));
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn outcome<'t>(model: &Model, snapshot: &Snapshot, test: &'t Placed<Test>) -> Outcome<'t> {
-    let Test { identity, service, verb, is_allowed, .. } = &test.it;
-    let decided = decide(model, snapshot, identity, service, *verb);
-    let holds = decided.is_ok() == *is_allowed;
-    Outcome { test, holds, why: decided.err().map(|denial| denial.message).unwrap_or_default() }
+/// Checks all of them.
+fn tested<'t>(documents: &'t Documents, model: &Model) -> Vec<Tested<'t>> {
+    let expectations: Vec<Expectation> = documents.tests.iter().map(|test| test.it.clone()).collect();
+    let outcomes = expectation::check(model, &Local::default(), &expectations);
+    documents.tests.iter().zip(outcomes).map(|(test, outcome)| Tested { test, outcome }).collect()
 }
 
-/// What a gateway with these resources would say.
-///
-/// # Errors
-/// No, and why.
-pub(crate) fn decide(
-    model: &Model,
-    snapshot: &Snapshot,
-    identity: &Name,
-    service: &Name,
-    verb: Verb,
-) -> Result<(), Denial> {
-    let who = if *identity == *PUBLIC {
-        Who::Public
-    } else if model.identities.contains_key(identity) || !model.tokens.contains_key(identity) {
-        Who::Identity(identity.clone())
-    } else {
-        Who::Token(identity.clone())
-    };
-    let service = ServiceName::Named(service.clone());
-    match verb {
-        Verb::Dial => authorize(snapshot, &Subject { who, address: None }, &service).map(drop),
-        Verb::Bind => authorize_offer(snapshot, &who, &service).map(drop),
-    }
-}
-
-fn described(test: &Test) -> String {
-    let verb = match test.verb {
-        Verb::Dial => "dial",
-        Verb::Bind => "bind",
-    };
-    let may = if test.is_allowed { "may" } else { "may not" };
-    let what = format!("{} {may} {verb} {}", test.identity, test.service);
-    test.name.as_ref().map_or_else(|| what.clone(), |name| format!("{name} ({what})"))
-}
-
-fn text(outcomes: &[Outcome<'_>]) -> String {
+fn text(tested: &[Tested<'_>]) -> String {
     use std::fmt::Write as _;
 
     let mut text = String::new();
-    for Outcome { test, holds, why } in outcomes.iter().filter(|outcome| !outcome.holds) {
-        debug_assert!(!holds, "only failures are told");
-        let place = format!("{}:{}:{}", test.file, test.at.line, test.at.column);
-        let instead = if why.is_empty() { "it is allowed" } else { why };
-        let _infallible = writeln!(text, "{place}: failed: {}: {instead}", described(&test.it));
+    let mut failed = 0;
+    for Tested { test: Placed { file, at, it }, outcome } in tested.iter().filter(|it| !it.outcome.holds) {
+        failed += 1;
+        let instead = if outcome.why.is_empty() { "it is allowed" } else { &outcome.why };
+        let _infallible = writeln!(text, "{file}:{}:{}: failed: {it}: {instead}", at.line, at.column);
     }
-    let failed = outcomes.iter().filter(|outcome| !outcome.holds).count();
-    let passed = outcomes.len() - failed;
+    let passed = tested.len() - failed;
     let _infallible = writeln!(text, "{passed} passed, {failed} failed");
     text
 }
 
-fn json(outcome: &Outcome<'_>) -> serde_json::Value {
-    let Outcome { test: Placed { file, at, it }, holds, why } = outcome;
+fn json(tested: &Tested<'_>) -> serde_json::Value {
+    let Tested { test: Placed { file, at, it }, outcome: Outcome { holds, why, .. } } = tested;
     serde_json::json!({
         "file": file, "line": at.line, "name": it.name, "identity": it.identity, "service": it.service,
-        "verb": it.verb, "expect": if it.is_allowed { "allowed" } else { "denied" }, "holds": holds, "why": why,
+        "verb": it.verb, "expect": it.expect, "holds": holds, "why": why,
     })
 }
 
@@ -176,10 +133,8 @@ tests:
         std::fs::write(&path, FILE).unwrap();
         let documents = documents::load(std::slice::from_ref(&path)).unwrap();
         let model = documents.model().unwrap();
-        let snapshot = Snapshot::compile(Generation::FIRST, &model, &Local::default());
-        let outcomes: Vec<Outcome<'_>> =
-            documents.tests.iter().map(|test| outcome(&model, &snapshot, test)).collect();
-        let text = text(&outcomes).replace(&path.display().to_string(), "x.yaml");
+        let tested = tested(&documents, &model);
+        let text = text(&tested).replace(&path.display().to_string(), "x.yaml");
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3, "{text}");
         assert!(
@@ -189,6 +144,6 @@ tests:
         );
         assert_eq!(lines[1], "x.yaml:25:5: failed: wrong too (alice may not dial web): it is allowed");
         assert_eq!(lines[2], "5 passed, 2 failed");
-        assert_eq!(json(&outcomes[6])["holds"], false);
+        assert_eq!(json(&tested[6])["holds"], false);
     }
 }

@@ -3,12 +3,13 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
+use adit_control::expectation::{Expectation, Verdict};
 use adit_control::model::{
     Identity, Kind, Limits, Resource, Route, Service, ServiceConfig, ServicePolicy, Token, Verb,
 };
 use serde_json::Value as Json;
 
-use super::{Documents, Placed, Test};
+use super::{Documents, Placed};
 use crate::config::problem::{Position, Problem, nearest};
 use crate::config::tree::{Entry, Node, Value};
 use crate::interface::READ_ONLY;
@@ -266,28 +267,12 @@ impl Reading<'_> {
             Some(_) => self.word(&fields, "verb", "dial or bind"),
             None => Some(Verb::Dial),
         };
-        let expect = self.word::<Expected>(&fields, "expect", "allowed or denied");
-        if let (Some(identity), Some(service), Some(verb), Some(Expected(is_allowed))) =
-            (identity, service, verb, expect)
+        let expect = self.word::<Verdict>(&fields, "expect", "allowed or denied");
+        if let (Some(identity), Some(service), Some(verb), Some(expect)) = (identity, service, verb, expect)
             && self.problems.len() == before
         {
-            let it = Test { name, identity, service, verb, is_allowed };
+            let it = Expectation { name, identity, service, verb, expect };
             self.documents.tests.push(Placed { file: self.file.to_owned(), at: node.at, it });
-        }
-    }
-}
-
-/// `allowed` or `denied`.
-struct Expected(bool);
-
-impl FromStr for Expected {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "allowed" => Ok(Self(true)),
-            "denied" => Ok(Self(false)),
-            _ => Err("it is neither allowed nor denied"),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What is read of files, and how their mistakes are told.
 
+use adit_control::expectation::Verdict;
+
 use super::*;
 
 fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -79,8 +81,8 @@ fn every_kind_is_read_in_every_way_of_writing() {
     assert_eq!(read(&[("again.yaml", &again)]).unwrap().resources(), resources);
     let json = serde_json::json!({ "resources": as_json }).to_string();
     assert_eq!(read(&[("again.json", &json)]).unwrap().resources(), resources);
-    let tests: Vec<&Test> = documents.tests.iter().map(|placed| &placed.it).collect();
-    assert_eq!((tests.len(), tests[0].is_allowed, tests[1].is_allowed), (2, true, false));
+    let tests: Vec<&Expectation> = documents.tests.iter().map(|placed| &placed.it).collect();
+    assert_eq!((tests.len(), tests[0].expect, tests[1].expect), (2, Verdict::Allowed, Verdict::Denied));
     assert_eq!(documents.model().unwrap().policies.len(), 1);
 }
 

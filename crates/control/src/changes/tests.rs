@@ -76,7 +76,7 @@ impl Changes {
 /// A service that others refer to in every way, with an identity in a policy.
 async fn furnished() -> Arc<Changes> {
     let changes = empty().await;
-    let config = json!({ "kind": "config", "name": "how", "type": "host.v1", "data": { "port": 1 } });
+    let config = json!({ "kind": "config", "name": "how", "type": "host.v1", "data": { "protocol": "tcp", "address": "127.0.0.1", "port": 1 } });
     let web = json!({ "kind": "service", "name": "web", "configs": ["how"] });
     changes
         .put_all(vec![
@@ -267,9 +267,10 @@ async fn names_hosts_ports_and_types_are_taken_once() {
     };
     let intercept =
         json!({ "protocols": ["tcp"], "addresses": ["a"], "portRanges": [{ "low": 1, "high": 1 }] });
+    let host = json!({ "protocol": "tcp", "address": "127.0.0.1", "port": 2 });
     let web = json!({ "kind": "service", "name": "web", "configs": ["how", "whence"] });
     changes.put_all(vec![config("whence", "intercept.v1", intercept), resource(web)]).await;
-    let error = changes.refused(Change::Put(config("whence", "host.v1", json!({})))).await;
+    let error = changes.refused(Change::Put(config("whence", "host.v1", host))).await;
     assert!(error.message.contains("two configs of type host.v1"), "{error}");
 }
 

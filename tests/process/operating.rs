@@ -238,9 +238,9 @@ fn tokens_are_made_rotated_and_revoked_and_what_was_done_is_on_record() {
     let first = office.secret("shop.token");
     let listed = office.types("adit token list").ok();
     assert!(listed.contains("hosts: *.example.com; ports: 5432,8000-8010"), "{listed}");
-    office.types("adit token rotate shop --window 24h -o shop.token").ok();
+    office.types("adit token rotate shop --window 24h -o shop.token --force").ok();
     assert_ne!(office.secret("shop.token"), first);
-    office.types("adit token revoke shop").ok();
+    office.types("adit token update shop --disabled").ok();
     assert!(office.types("adit token show shop").ok().contains("disabled: true"));
     let guessed = office.fails("adit token rotate shop -o json", 2);
     assert!(guessed.contains("next: write --output json"), "{guessed}");
@@ -252,6 +252,67 @@ fn tokens_are_made_rotated_and_revoked_and_what_was_done_is_on_record() {
     assert!(lines.lines().count() >= 3 && !lines.contains(&first), "{lines}");
     let who = office.types("adit whoami").ok();
     assert!(who.starts_with("token:default at wss://") && who.ends_with(", may change resources\n"), "{who}");
+}
+
+#[test]
+fn a_secret_that_was_revoked_is_never_taken_again() {
+    let office = Office::logged_in();
+    office.types("adit token create ops --admin -o leaked.token").ok();
+    let upstream = Upstream::start();
+    office.secret("leaked.token");
+    let control = office.control();
+    let whoami = |file: &str| format!("adit whoami --url wss://{control} --token-file {file}");
+    office.types(&whoami("leaked.token")).ok();
+    let client = format!(
+        "exec adit http client --url wss://{control} --token-file leaked.token --upstream {}",
+        upstream.url()
+    );
+    let mut agent = Process::start("agent", &mut office.world.here(shell(&client)));
+    agent.line(&["session opened"]);
+    let said = office.types("adit token revoke ops").ok();
+    assert!(said.contains("every secret is revoked") && said.contains("adit token rotate ops"), "{said}");
+    agent.line(&["revoked"]);
+    let refused = |file: &str| {
+        let said = office.fails(&whoami(file), 1);
+        assert!(said.contains("401 Unauthorized"), "{said}");
+    };
+    refused("leaked.token");
+    // Neither of the ways to let the token in again lets the old secret in.
+    let said = office.types("adit token rotate ops -o new.token").ok();
+    assert!(said.contains("no other is taken"), "{said}");
+    office.secret("new.token");
+    office.types("adit token update ops --disabled && adit token update ops --disabled=false").ok();
+    refused("leaked.token");
+    assert!(office.types(&whoami("new.token")).ok().contains("token:ops"));
+    let missing = office.fails("adit token revoke nobody", 1);
+    assert!(missing.contains("nobody"), "{missing}");
+}
+
+#[test]
+fn a_file_that_is_there_is_not_overwritten_unless_asked() {
+    let office = Office::logged_in();
+    office.types("adit identity create web.agent -o web.jwt && adit enroll web.jwt -o web.json").ok();
+    let key = office.secret("web.json");
+    for line in [
+        "adit identity create other -o web.json",
+        "adit identity enroll-token web.agent -o web.json",
+        "adit token create shop -o web.json",
+        "adit token rotate default -o web.json",
+        "adit enroll web.jwt -o web.json",
+    ] {
+        let said = office.fails(line, 2);
+        for part in ["web.json is there already", "next: name another file with -o, or say --force"] {
+            assert!(said.contains(part), "{line}: {part} is not in {said}");
+        }
+        assert_eq!(office.secret("web.json"), key, "{line}");
+    }
+    // Nothing was asked of the gateway.
+    assert_eq!(office.types("adit identity list -q").ok(), "web.agent\n");
+    assert_eq!(office.types("adit token list -q").ok(), "");
+    office.types("adit token create shop -o web.json --force").ok();
+    assert_ne!(office.secret("web.json"), key);
+    #[cfg(unix)]
+    assert_eq!(mode(&office.world.path("web.json")), 0o600);
 }
 
 #[test]

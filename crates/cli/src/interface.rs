@@ -365,6 +365,11 @@ impl Interface {
         self.call(Question::new(Method::DELETE, path)).await.map(drop)
     }
 
+    /// Revokes every secret of a token.
+    pub(crate) async fn revoke_secrets(&mut self, token: &Name) -> Result<(), CliError> {
+        self.call(Question::new(Method::DELETE, format!("/v1/tokens/{token}/secrets"))).await.map(drop)
+    }
+
     /// Gives a token a new secret.
     pub(crate) async fn rotate(
         &mut self,

@@ -15,6 +15,27 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
+    /// Prepares a file that is not there yet; one that is there is replaced with `force` alone.
+    ///
+    /// # Errors
+    /// It is there already, or nothing can be written there.
+    pub(crate) fn new_at(path: &Path, force: bool) -> Result<Self, CliError> {
+        match path.symlink_metadata() {
+            Ok(there) if there.is_dir() => {}
+            Ok(there) if !there.is_file() && !there.is_symlink() => {
+                return Err(CliError::usage(format!("{} is no file that can be replaced", path.display()))
+                    .next("name a file with -o"));
+            }
+            Ok(_) if !force => {
+                return Err(CliError::usage(format!("{} is there already", path.display()))
+                    .because("it may hold a key or a token, which would be lost")
+                    .next("name another file with -o, or say --force to replace this one"));
+            }
+            _ => {}
+        }
+        Self::at(path)
+    }
+
     /// Prepares a file, so that what must not fail later has failed already.
     ///
     /// # Errors
@@ -81,6 +102,28 @@ mod tests {
             std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions()) & 0o777,
             0o600
         );
+    }
+
+    #[test]
+    fn a_file_that_is_there_is_replaced_with_force_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.json");
+        drop(Pending::new_at(&path, false).unwrap());
+        std::fs::write(&path, "a key").unwrap();
+        let error = Pending::new_at(&path, false).unwrap_err().to_string();
+        assert!(error.contains("is there already") && error.contains("--force"), "{error}");
+        Pending::new_at(&path, true).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "a key");
+        Pending::new_at(&path, true).unwrap().write("new").unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "new");
+        #[cfg(unix)]
+        {
+            let link = folder.path().join("link");
+            std::os::unix::fs::symlink("nowhere", &link).unwrap();
+            assert!(Pending::new_at(&link, false).unwrap_err().to_string().contains("is there already"));
+            let device = Pending::new_at(Path::new("/dev/null"), true).unwrap_err().to_string();
+            assert!(device.contains("no file that can be replaced"), "{device}");
+        }
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, CliError> {
     // Before anything is sent: what can fail here must not cost the token.
     let text = read(&source)?;
     let egress = args.egress.egress()?;
-    let pending = if is_standard(&out) { None } else { Some(pending(&out, args.force)?) };
+    let pending = if is_standard(&out) { None } else { Some(Pending::new_at(&out, args.force)?) };
     let identity = enroll::enroll(&text, &egress).await.map_err(|error| failed(&source, &error))?;
     let json = identity.to_json();
     match pending {
@@ -103,15 +103,6 @@ fn out(source: &Path, given: Option<PathBuf>) -> Result<PathBuf, CliError> {
     Ok(out)
 }
 
-fn pending(out: &Path, force: bool) -> Result<Pending, CliError> {
-    if !force && out.exists() {
-        return Err(CliError::usage(format!("{} is there already", out.display()))
-            .because("it may hold an identity, and its key would be lost")
-            .next("name another file with -o, or say --force"));
-    }
-    Pending::at(out)
-}
-
 fn read(source: &Path) -> Result<String, CliError> {
     let mut text = String::new();
     let result = if is_standard(source) {
@@ -150,17 +141,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_identity_is_named_after_the_token_and_nothing_is_overwritten_unasked() {
+    fn the_identity_is_named_after_the_token() {
         let folder = tempfile::tempdir().unwrap();
         let token = folder.path().join("laptop.jwt");
         let made = out(&token, None).unwrap();
         assert_eq!(made, folder.path().join("laptop.json"));
-        assert!(pending(&made, false).is_ok());
-        std::fs::write(&made, "an identity").unwrap();
-        let error = pending(&made, false).unwrap_err().to_string();
-        assert!(error.contains("--force"), "{error}");
-        assert!(pending(&made, true).is_ok());
-        assert_eq!(std::fs::read_to_string(&made).unwrap(), "an identity");
         assert!(out(&token, Some(token.clone())).is_err());
         assert!(out(Path::new("-"), None).unwrap_err().to_string().contains("-o FILE"));
         assert_eq!(out(Path::new("-"), Some("-".into())).unwrap(), PathBuf::from("-"));

@@ -113,7 +113,7 @@ pub(crate) enum TokenVerb {
     Show(Show),
     /// Give a token a new secret; the old one is taken for a while longer.
     Rotate(token::Rotate),
-    /// Keep everybody out who has a token, at once.
+    /// Revoke every secret of a token; what they have open ends at once.
     Revoke(token::Revoke),
 }
 

@@ -36,6 +36,9 @@ pub(crate) struct Create {
     /// Where the token to enroll with is written (mode 0600).
     #[arg(short = 'o', long, visible_alias = "enroll-token", value_name = "FILE")]
     jwt_output_file: Option<PathBuf>,
+    /// Replace a file that is there.
+    #[arg(long, requires = "jwt_output_file")]
+    force: bool,
     /// How long the token can be used; 3h when left out.
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, requires = "jwt_output_file")]
     ttl: Option<Duration>,
@@ -117,7 +120,8 @@ pub(crate) async fn create(args: Create) -> Result<ExitCode, CliError> {
     let resource =
         Resource::Identity(Identity { name: name.clone(), attributes, admin: args.admin, disabled: false });
     // What cannot be written must not be found out when the identity is there already.
-    let pending = file.map(|file| Pending::at(&file).map(|pending| (pending, file))).transpose()?;
+    let pending =
+        file.map(|file| Pending::new_at(&file, args.force).map(|pending| (pending, file))).transpose()?;
     let mut interface = args.access.interface()?;
     let item = created(&mut interface, &resource).await?;
     common::tell(args.form.form(), args.form.quiet, Kind::Identity, item, "created");
@@ -129,7 +133,9 @@ pub(crate) async fn create(args: Create) -> Result<ExitCode, CliError> {
     };
     let invitation = invite(&mut interface, &name, args.ttl).await.map_err(|error| {
         let (what, next) = error.what_and_next();
-        let again = format!("the identity is there; adit identity enroll-token {name} -o {}", file.display());
+        let force = if args.force { " --force" } else { "" };
+        let again =
+            format!("the identity is there; adit identity enroll-token {name} -o {}{force}", file.display());
         CliError::failure(what).next(next.map_or_else(|| again.clone(), |next| format!("{next}; {again}")))
     })?;
     pending.write(&invitation.jwt)?;
@@ -208,6 +214,9 @@ pub(crate) struct EnrollToken {
     /// Where the token is written (mode 0600); standard output when left out.
     #[arg(short = 'o', long, value_name = "FILE")]
     jwt_output_file: Option<PathBuf>,
+    /// Replace a file that is there.
+    #[arg(long, requires = "jwt_output_file")]
+    force: bool,
     /// How long it can be used; 3h when left out.
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     ttl: Option<Duration>,
@@ -220,7 +229,7 @@ pub(crate) struct EnrollToken {
 /// Makes a token to enroll with.
 pub(crate) async fn enroll_token(args: EnrollToken) -> Result<ExitCode, CliError> {
     let file = secret_file(args.jwt_output_file.as_deref())?;
-    let pending = file.as_deref().map(Pending::at).transpose()?;
+    let pending = file.as_deref().map(|file| Pending::new_at(file, args.force)).transpose()?;
     let invitation = invite(&mut args.access.interface()?, &args.name, args.ttl).await?;
     match (pending, file) {
         (Some(pending), Some(file)) => {

@@ -64,6 +64,9 @@ pub(crate) struct Create {
     /// Where the secret is written (mode 0600); standard output when left out.
     #[arg(short = 'o', long, value_name = "FILE")]
     token_output_file: Option<PathBuf>,
+    /// Replace a file that is there.
+    #[arg(long, requires = "token_output_file")]
+    force: bool,
     #[command(flatten)]
     form: LongFormArgs,
     #[command(flatten)]
@@ -80,7 +83,7 @@ pub(crate) async fn create(args: Create) -> Result<ExitCode, CliError> {
         admin: args.admin,
         disabled: false,
     });
-    let pending = file.as_deref().map(Pending::at).transpose()?;
+    let pending = file.as_deref().map(|file| Pending::new_at(file, args.force)).transpose()?;
     let mut item = created(&mut args.access.interface()?, &resource).await?;
     let secret = secret_of(item.0.get("token"))?;
     if let Some(pending) = pending {
@@ -169,8 +172,8 @@ pub(crate) async fn update(args: Update) -> Result<ExitCode, CliError> {
 /// Arguments of `token rotate`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  adit token rotate shop --window 24h -o shop.token
-  adit token rotate shop --window 0s -o shop.token   (the old secret is refused at once)")]
+  adit token rotate shop --window 24h -o shop.token --force
+  adit token rotate shop --window 0s -o shop.new     (the old secret is refused at once)")]
 pub(crate) struct Rotate {
     /// Its name.
     #[arg(value_name = "NAME")]
@@ -181,6 +184,9 @@ pub(crate) struct Rotate {
     /// Where the new secret is written (mode 0600); standard output when left out.
     #[arg(short = 'o', long, value_name = "FILE")]
     token_output_file: Option<PathBuf>,
+    /// Replace a file that is there.
+    #[arg(long, requires = "token_output_file")]
+    force: bool,
     #[command(flatten)]
     form: LongFormArgs,
     #[command(flatten)]
@@ -190,7 +196,7 @@ pub(crate) struct Rotate {
 /// Gives a token a new secret.
 pub(crate) async fn rotate(args: Rotate) -> Result<ExitCode, CliError> {
     let file = secret_file(args.token_output_file.as_deref())?;
-    let pending = file.as_deref().map(Pending::at).transpose()?;
+    let pending = file.as_deref().map(|file| Pending::new_at(file, args.force)).transpose()?;
     let window = args.window.map(|window| window.as_secs());
     let rotated = args.access.interface()?.rotate(&args.name, window).await?;
     let mut value = serde_json::json!({ "name": args.name, "old_until": rotated.old_until });
@@ -198,19 +204,24 @@ pub(crate) async fn rotate(args: Rotate) -> Result<ExitCode, CliError> {
         Some(pending) => pending.write(format!("{}\n", rotated.token))?,
         None => value["token"] = rotated.token.clone().into(),
     }
-    let told = format!(
-        "token {} has a new secret; the old one is taken until {}",
-        args.name,
-        moment(&rotated.old_until)
-    );
+    let old = match &rotated.old_until {
+        Value::Null => "no other is taken".to_owned(),
+        until => format!("the old one is taken until {}", moment(until)),
+    };
+    let told = format!("token {} has a new secret; {old}", args.name);
     tell(args.form, &value, &rotated.token, file.as_deref(), &told);
     Ok(ExitCode::SUCCESS)
 }
 
 /// Arguments of `token revoke`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:
-  adit token revoke shop   (until adit token update shop --disabled=false)")]
+#[command(after_help = "\
+Examples:
+  adit token revoke shop
+  adit token rotate shop -o shop.new       (the way back: a new secret, and the same rights)
+
+What was revoked is never taken again. To keep a token out for a while, with the same secret afterwards:
+adit token update shop --disabled, and --disabled=false.")]
 pub(crate) struct Revoke {
     /// Its name.
     #[arg(value_name = "NAME")]
@@ -219,13 +230,17 @@ pub(crate) struct Revoke {
     common: Common,
 }
 
-/// Keeps a token out.
+/// Takes a token's secrets back.
 pub(crate) async fn revoke(args: Revoke) -> Result<ExitCode, CliError> {
-    common::update(&args.common, Kind::Token, &args.name, |resource| {
-        if let Resource::Token(token) = resource {
-            token.disabled = true;
-        }
-        Ok(())
-    })
-    .await
+    let Revoke { name, common } = args;
+    common.access.interface()?.revoke_secrets(&name).await?;
+    if !common.form.quiet {
+        let value = serde_json::json!({ "name": name, "revoked": true });
+        output::value(common.form.form(), &value, || {
+            format!(
+                "token {name}: every secret is revoked\nto give it a new one: adit token rotate {name} -o {name}.new\n"
+            )
+        });
+    }
+    Ok(ExitCode::SUCCESS)
 }

@@ -170,6 +170,35 @@ async fn what_no_policy_permits_any_more_ends_within_a_second() {
 }
 
 #[tokio::test]
+async fn without_the_route_that_led_there_what_came_by_it_ends_and_a_dial_goes_on() {
+    let port = free();
+    for elsewhere in [false, true] {
+        let mut world = World::new().workers(2).run().await;
+        let mut open = everything(&mut world, port).await;
+        let mut model = rights(port).dial("@app", "@other").service("hidden").model;
+        if elsewhere {
+            for route in model.routes.values_mut() {
+                route.service = "hidden".parse().unwrap();
+            }
+        } else {
+            model.routes.clear();
+        }
+        world.publish(&model);
+        let ended = async {
+            assert_eq!(open.tcp.read_u8().await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+            open.download.ended().await;
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(1), ended).await.unwrap();
+        open.dial.write_all(b"c").await.unwrap();
+        assert_eq!(within("the dial", open.dial.read_u8()).await.unwrap(), b'c');
+        let lines = world.request_log(2).await;
+        assert!(lines.iter().all(|line| line["reason"] == "revoked"), "{lines:#?}");
+        drop(open);
+        world.finish().await;
+    }
+}
+
+#[tokio::test]
 async fn with_its_service_everything_that_is_open_to_it_ends_within_a_second() {
     let port = free();
     let mut world = World::new().workers(2).run().await;

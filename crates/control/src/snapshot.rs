@@ -185,6 +185,14 @@ impl Snapshot {
         self.member(who).is_some_and(|it| it.is_admin && !it.is_disabled)
     }
 
+    /// Whether somebody may see who is connected and what is offered: an administrator, or a token without limits, which
+    /// may offer everything anyway.
+    #[must_use]
+    pub fn may_look_around(&self, who: &Who) -> bool {
+        let has_no_limits = |it: &Member| it.limits.as_ref().is_some_and(Limits::is_everything);
+        self.member(who).is_some_and(|it| !it.is_disabled && (it.is_admin || has_no_limits(it)))
+    }
+
     /// Whether somebody is there and not disabled.
     #[must_use]
     pub fn exists(&self, who: &Who) -> bool {
@@ -192,7 +200,8 @@ impl Snapshot {
     }
 
     /// The service of the route that has exactly these hosts or this port; a service's own name is its own.
-    pub(crate) fn claimed<'a>(&'a self, service: &'a ServiceName) -> Option<&'a Name> {
+    #[must_use]
+    pub fn claimed<'a>(&'a self, service: &'a ServiceName) -> Option<&'a Name> {
         match service {
             ServiceName::Named(name) => Some(name),
             ServiceName::Tcp(port) => self.route_for_port(*port),

@@ -61,7 +61,7 @@ async fn connect(
         .map_err(|_denial| Reason::NotPermitted)?;
     let service = plane.sessions.named(name);
     record.reaches(&service);
-    let grant = plane.sessions.grants().of(&agent.who, permit.service());
+    let grant = plane.sessions.grants().of(&agent.who, permit.service(), None);
     let flow = Flow { client, permit: &permit, subject: &subject, grant: &grant };
     let stream = reach::open(near, &service, flow, Early::default(), plane, record).await?;
     record.rests_on(grant);

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use ::http::{HeaderValue, Request, Response};
 use adit_control::{Permit, Snapshots, Subject, authorize};
+use adit_proto::names::ServiceName;
 use adit_proto::reason::Reason;
 use hyper::body::Incoming;
 
 use crate::config::Limits;
 use crate::forward::body::ResponseBody;
 use crate::forward::{self, Client};
+use crate::grants::Grant;
 use crate::http::guard::GuardHandle;
 use crate::observe::{Observe, Record};
 use crate::refusal::{Form, Refusal};
@@ -32,11 +34,20 @@ pub(crate) struct DataPlane {
 
 impl DataPlane {
     /// The service that connections to a public TCP port are for: that of its route, else what agents offer there.
-    pub(crate) fn service_at(&self, port: u16) -> Option<Arc<Service>> {
+    pub(crate) fn service_at(&self, port: u16) -> Option<(Arc<Service>, Arc<Grant>)> {
         let snapshot = self.snapshots.current();
         match snapshot.route_for_port(port) {
-            Some(name) => Some(self.sessions.named(name)),
-            None => self.sessions.at_port(port),
+            Some(name) => {
+                let service = self.sessions.named(name);
+                let by = ServiceName::Tcp(port);
+                let grant = service.public_by(&by, &snapshot, self.sessions.grants());
+                Some((service, grant))
+            }
+            None => {
+                let service = self.sessions.at_port(port)?;
+                let grant = Arc::clone(&service.public);
+                Some((service, grant))
+            }
         }
     }
 
@@ -45,11 +56,19 @@ impl DataPlane {
     ///
     /// # Errors
     /// [`Reason::Revoked`].
-    pub(crate) fn still_permitted(&self, permit: &Permit, subject: &Subject) -> Result<(), Reason> {
+    pub(crate) fn still_permitted(
+        &self,
+        permit: &Permit,
+        subject: &Subject,
+        grant: &Grant,
+    ) -> Result<(), Reason> {
         if self.snapshots.is_current(permit.generation()) {
             return Ok(());
         }
         let snapshot = self.snapshots.current();
+        if !grant.is_led(&snapshot) {
+            return Err(Reason::Revoked);
+        }
         authorize(&snapshot, subject, permit.service()).map(drop).map_err(|_denial| Reason::Revoked)
     }
 }
@@ -110,12 +129,14 @@ async fn try_carry(
     let subject = identify::subject(&request, connection.peer, &snapshot);
     record.subject(&subject);
     let host = router::host(&request)?;
-    let service = router::resolve(&host, &snapshot, plane).await?;
+    let (service, grant) = router::resolve(&host, &snapshot, plane).await?;
     record.routed(&service);
     let permit = authorize(&snapshot, &subject, &service.name)?;
     let trusted = snapshot.rules().trusts(connection.peer.ip());
-    let client = Client { connection, subject: &subject, trusted, via: &plane.via };
+    let client = Client { connection, subject: &subject, grant: &grant, trusted, via: &plane.via };
     let forwarded = forward::forward(request, &permit, &service, client, plane, record).await;
     // What was revoked meanwhile has lost its stream or its agents, and that is not the reason.
-    forwarded.map_err(|refusal| plane.still_permitted(&permit, &subject).err().map_or(refusal, Refusal::from))
+    forwarded.map_err(|refusal| {
+        plane.still_permitted(&permit, &subject, &grant).err().map_or(refusal, Refusal::from)
+    })
 }

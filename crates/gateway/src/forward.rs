@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use self::body::{Progress, RequestBody, ResponseBody, Upload};
 use crate::balancer::{self, Errand, Lease, Wanted};
 use crate::flow::{Connection, DataPlane};
+use crate::grants::Grant;
 use crate::http::guard::GuardHandle;
 use crate::observe::Record;
 use crate::refusal::Refusal;
@@ -34,6 +35,8 @@ pub(crate) struct Client<'a> {
     pub(crate) connection: &'a Connection,
     /// Who asks.
     pub(crate) subject: &'a Subject,
+    /// What its right rests on.
+    pub(crate) grant: &'a Grant,
     /// The peer is a proxy whose forwarding headers are kept and extended.
     pub(crate) trusted: bool,
     /// This gateway's name in `Via`.
@@ -105,7 +108,7 @@ pub(crate) async fn forward(
     let progress = Progress::new(record.service_counters(), upload);
     let mut body = Some(body);
     let errand = Errand {
-        grant: &service.public,
+        grant: client.grant,
         client: Some(client.connection.peer),
         connect_timeout: plane.limits.connect_timeout,
     };
@@ -118,7 +121,7 @@ pub(crate) async fn forward(
     loop {
         tries += 1;
         let lease = balancer::lease(service, permit, wanted, &errand, plane).await?;
-        plane.still_permitted(permit, client.subject)?;
+        plane.still_permitted(permit, client.subject, client.grant)?;
         record.leased(&lease);
         if has_body && !lease.is_reused {
             // A body can be sent once. Until the upstream is connected there is nothing to send it to, and if it

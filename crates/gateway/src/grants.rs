@@ -27,9 +27,24 @@ pub(crate) struct Grant {
     number: u32,
     who: Who,
     service: ServiceName,
+    /// The host or port that led there, where a route did.
+    by: Option<ServiceName>,
 }
 
 impl Grant {
+    /// Whether what led there still does.
+    pub(crate) fn is_led(&self, snapshot: &Snapshot) -> bool {
+        self.by.as_ref().is_none_or(|by| match &self.service {
+            ServiceName::Named(name) => snapshot.claimed(by) == Some(name),
+            ServiceName::Host(_) | ServiceName::Tcp(_) | ServiceName::Dial(_) => false,
+        })
+    }
+
+    /// The host or port of a route that led there.
+    pub(crate) const fn by(&self) -> Option<&ServiceName> {
+        self.by.as_ref()
+    }
+
     /// What its streams through an offer are called.
     pub(crate) const fn tag(&self, offer: u32) -> Tag {
         Tag { grant: self.number, offer }
@@ -62,19 +77,22 @@ impl From<u64> for Tag {
 #[derive(Debug, Default)]
 pub(crate) struct Grants {
     last: AtomicU32,
-    live: Mutex<HashMap<(Who, ServiceName), Weak<Grant>>>,
+    live: Mutex<HashMap<Right, Weak<Grant>>>,
 }
 
+/// Who, to what, and by which host or port of a route.
+type Right = (Who, ServiceName, Option<ServiceName>);
+
 impl Grants {
-    /// The grant for this right.
-    pub(crate) fn of(&self, who: &Who, service: &ServiceName) -> Arc<Grant> {
-        let key = (who.clone(), service.clone());
+    /// The grant for this right. `by` is the host or port of the route that led to the service, if one did.
+    pub(crate) fn of(&self, who: &Who, service: &ServiceName, by: Option<&ServiceName>) -> Arc<Grant> {
+        let key = (who.clone(), service.clone(), by.cloned());
         let mut live = self.live.lock();
         if let Some(known) = live.get(&key).and_then(Weak::upgrade) {
             return known;
         }
         let number = self.last.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        let grant = Arc::new(Grant { number, who: who.clone(), service: service.clone() });
+        let grant = Arc::new(Grant { number, who: who.clone(), service: service.clone(), by: by.cloned() });
         live.insert(key, Arc::downgrade(&grant));
         grant
     }
@@ -91,7 +109,7 @@ impl Grants {
         let address = snapshot.rules().allow.first().map(ipnet::IpNet::addr);
         let is_denied = |grant: &&Arc<Grant>| {
             let subject = Subject { who: grant.who.clone(), address };
-            authorize(snapshot, &subject, &grant.service).is_err()
+            !grant.is_led(snapshot) || authorize(snapshot, &subject, &grant.service).is_err()
         };
         grants.iter().filter(is_denied).map(|grant| grant.number).collect()
     }

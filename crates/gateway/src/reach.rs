@@ -100,7 +100,7 @@ pub(crate) async fn open(
             let attempt = attempt(caller, &endpoint, &errand, &mut early);
             match tokio::time::timeout(limits.connect_timeout + MARGIN, attempt).await {
                 Ok(Ok(stream)) => {
-                    plane.still_permitted(flow.permit, flow.subject)?;
+                    plane.still_permitted(flow.permit, flow.subject, flow.grant)?;
                     record.leased(&endpoint, early.bytes.len() - early.added);
                     return Ok(stream);
                 }
@@ -108,12 +108,12 @@ pub(crate) async fn open(
                 Ok(Err(reason)) => refused = reason,
                 Err(_elapsed) => refused = Reason::UpstreamTimeout,
             }
-            plane.still_permitted(flow.permit, flow.subject)?;
+            plane.still_permitted(flow.permit, flow.subject, flow.grant)?;
         }
         // An upstream that cannot be connected to has been tried everywhere; an agent may come back.
         let is_away = refused.fault() == Fault::Agent;
         if !is_away || !service.wait_for_endpoint(deadline).await || Instant::now() >= deadline {
-            plane.still_permitted(flow.permit, flow.subject)?;
+            plane.still_permitted(flow.permit, flow.subject, flow.grant)?;
             return Err(refused);
         }
         if refused != Reason::NoAgent {

@@ -9,6 +9,7 @@ use adit_proto::names::{HostPattern, Hostname, ServiceName};
 use adit_proto::reason::Reason;
 
 use crate::flow::DataPlane;
+use crate::grants::Grant;
 use crate::refusal::Refusal;
 use crate::sessions::Service;
 
@@ -58,7 +59,7 @@ fn same_authority(a: &Authority, b: &Authority, scheme: Option<&str>) -> bool {
 }
 
 /// The service that answers for a host: that of the most specific among routes and what agents offer, and of a route
-/// where both say the same. Right after a start, waits a moment for agents that are on their way back.
+/// where both say the same; and what its clients' right rests on. Right after a start, waits a moment for agents that are on their way back.
 ///
 /// # Errors
 /// [`Reason::NoRoute`].
@@ -66,19 +67,28 @@ pub(crate) async fn resolve(
     host: &Option<Hostname>,
     snapshot: &Snapshot,
     plane: &DataPlane,
-) -> Result<Arc<Service>, Refusal> {
+) -> Result<(Arc<Service>, Arc<Grant>), Refusal> {
+    let offered_to_all = |service: Arc<Service>| {
+        let grant = Arc::clone(&service.public);
+        (service, grant)
+    };
     let routed = host.as_ref().and_then(|host| snapshot.route_for_host(host));
     let offered = plane.sessions.service_for(host.as_ref());
     match (routed, offered) {
-        (None, Some(service)) => return Ok(service),
+        (None, Some(service)) => return Ok(offered_to_all(service)),
         (Some((pattern, _)), Some(service)) if service.is_held() && is_narrower(&service.name, pattern) => {
-            return Ok(service);
+            return Ok(offered_to_all(service));
         }
-        (Some((_, name)), _) => return Ok(plane.sessions.named(name)),
+        (Some((pattern, name)), _) => {
+            let service = plane.sessions.named(name);
+            let by = ServiceName::Host(pattern.clone());
+            let grant = service.public_by(&by, snapshot, plane.sessions.grants());
+            return Ok((service, grant));
+        }
         (None, None) => {}
     }
     let came_back = plane.sessions.wait_for_service(host.as_ref(), plane.limits.agent_wait).await;
-    came_back.ok_or_else(|| {
+    came_back.map(offered_to_all).ok_or_else(|| {
         let detail = host.as_ref().map_or_else(
             || "The request names no host.".to_owned(),
             |host| format!("No service is offered under the host name {host}."),

@@ -292,7 +292,7 @@ impl Sessions {
             }
             ServiceName::Tcp(port) => self.observe.port(&label, *port),
         };
-        let public = self.grants.of(&Who::Public, name);
+        let public = self.grants.of(&Who::Public, name, None);
         let service = Arc::new(Service::new(name.clone(), counters, public));
         routes.insert(Arc::clone(&service));
         service

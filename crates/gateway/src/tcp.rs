@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 
 use crate::config::TcpServices;
 use crate::flow::DataPlane;
+use crate::grants::Grant;
 use crate::http::guard::Abort as _;
 use crate::observe::connection::ConnectionRecord;
 use crate::proxied;
@@ -59,13 +60,14 @@ pub(crate) async fn carry(
     tcp: TcpStream,
     peer: SocketAddr,
     way: Way,
-    service: &Arc<Service>,
+    (service, grant): (&Arc<Service>, Arc<Grant>),
     plane: &Arc<DataPlane>,
 ) {
     let mut client = Client { tcp, is_done: false };
     let mut record = plane.observe.begin_connection(service, peer);
+    record.rests_on(Arc::clone(&grant));
     // On the heap, because it is over soon and the connection may be idle for long.
-    let connecting = Box::pin(connect(&mut client.tcp, peer, way, service, plane, &mut record));
+    let connecting = Box::pin(connect(&mut client.tcp, peer, way, (service, &grant), plane, &mut record));
     let reason = match connecting.await {
         Ok(stream) => relay(stream, &mut client.tcp, TERMS, &record).await.reason,
         Err(reason) => {
@@ -83,7 +85,7 @@ async fn connect(
     client: &mut TcpStream,
     peer: SocketAddr,
     way: Way,
-    service: &Arc<Service>,
+    (service, grant): (&Arc<Service>, &Grant),
     plane: &DataPlane,
     record: &mut ConnectionRecord,
 ) -> Result<Stream, Reason> {
@@ -97,7 +99,7 @@ async fn connect(
     let subject = Subject::public(Some(source.ip().to_canonical()));
     record.subject(&subject);
     let permit = authorize(&snapshot, &subject, &service.name).map_err(|denial| denial.reason)?;
-    let flow = Flow { client: source, permit: &permit, subject: &subject, grant: &service.public };
+    let flow = Flow { client: source, permit: &permit, subject: &subject, grant };
     let mut early = Early::default();
     if let Some(version) = way.proxy_protocol {
         let here = || client.local_addr().map_err(|_lost| Reason::ClientGone);

@@ -210,6 +210,10 @@ fn protected<B>(
         Ok(proven) => proven,
         Err(reason) => return unproven(reason),
     };
+    if !port.snapshots.current().may_look_around(&proven.who) {
+        let text = "only a token without limits, or whoever has the admin right, sees who is connected\n";
+        return refusal(Reason::NotPermitted, text);
+    }
     let (content_type, body) = match endpoint {
         Endpoint::Metrics => {
             let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());

@@ -301,14 +301,20 @@ pub(crate) fn to_client(headers: &mut HeaderMap, is_upgrade: bool) {
 
 #[cfg(test)]
 mod tests {
+    use adit_control::Who;
+    use adit_proto::names::ServiceName;
+
     use super::*;
     use crate::flow::Connection;
+    use crate::grants::Grants;
 
     fn rewritten(request: Request<()>, trusted: bool) -> Request<()> {
         let connection = Connection::new("203.0.113.7:1".parse().unwrap(), "https", None);
+        let grant = Grants::default().of(&Who::Public, &ServiceName::Tcp(1), None);
         let client = Client {
             connection: &connection,
             subject: &adit_control::Subject::public(None),
+            grant: &grant,
             trusted,
             via: "adit-test",
         };

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use adit_control::{Snapshot, Who};
 use adit_proto::name::Name;
 use adit_proto::names::{HostPattern, Hostname, ServiceName};
 use arc_swap::ArcSwap;
@@ -13,7 +14,7 @@ use tokio::time::{Duration, Instant};
 
 use super::HELD;
 use crate::balancer::Endpoint;
-use crate::grants::Grant;
+use crate::grants::{Grant, Grants};
 use crate::observe::ServiceCounters;
 
 /// One service: what it is reached by, and whoever offers it now.
@@ -23,6 +24,8 @@ pub(crate) struct Service {
     pub(crate) counters: ServiceCounters,
     /// What clients of the public listeners reach it by.
     pub(crate) public: Arc<Grant>,
+    /// The same for clients that a route leads here, by its hosts and ports.
+    routed: Mutex<Vec<Arc<Grant>>>,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
     next: AtomicUsize,
     /// When the last endpoint left; `None` since one has joined.
@@ -38,11 +41,24 @@ impl Service {
             name,
             counters,
             public,
+            routed: Mutex::default(),
             endpoints: ArcSwap::from_pointee(Vec::new()),
             next: AtomicUsize::new(0),
             left: Mutex::new(Some(Instant::now())),
             joined: watch::Sender::new(()),
         }
+    }
+
+    /// What clients reach it by that this host or port of a route leads here. Those that lead here no more are let go.
+    pub(crate) fn public_by(&self, by: &ServiceName, snapshot: &Snapshot, grants: &Grants) -> Arc<Grant> {
+        let mut routed = self.routed.lock();
+        if let Some(known) = routed.iter().find(|grant| grant.by() == Some(by)) {
+            return Arc::clone(known);
+        }
+        routed.retain(|grant| Arc::strong_count(grant) > 1 || grant.is_led(snapshot));
+        let grant = grants.of(&Who::Public, &self.name, Some(by));
+        routed.push(Arc::clone(&grant));
+        grant
     }
 
     /// The endpoints now, starting with the one whose turn it is.

@@ -180,9 +180,9 @@ impl Ports {
                 slots,
                 |tcp, peer, slot| {
                     let plane = Arc::clone(&inner.plane);
-                    let Some(service) = plane.service_at(port) else { return };
+                    let Some((service, grant)) = plane.service_at(port) else { return };
                     inner.plane.scope.spawn_with("tcp connection", tcp, move |tcp| async move {
-                        super::carry(tcp, peer, way, &service, &plane).await;
+                        super::carry(tcp, peer, way, (&service, grant), &plane).await;
                         drop(slot);
                     });
                 },

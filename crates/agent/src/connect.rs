@@ -8,6 +8,7 @@ use adit_proto::handshake::{Hello, MIN_VERSION, PROOF_LEN, VERSION, capabilities
 use adit_proto::names::InstanceId;
 use adit_proto::reason::Reason;
 use adit_tunnel::handshake::{Credential, HandshakeError, greet};
+use adit_tunnel::identity::LiveIdentity;
 use adit_tunnel::reconnect::Backoff;
 use adit_tunnel::scope::Scope;
 use adit_tunnel::session::{Session, Side};
@@ -37,6 +38,8 @@ const FORGOTTEN: Duration = Duration::from_secs(120);
 pub(crate) struct Keeper {
     pub(crate) gateway: Arc<Dialer>,
     pub(crate) credential: Credential,
+    /// Whose certificate it is, where it is one.
+    pub(crate) identity: Option<Arc<LiveIdentity>>,
     pub(crate) instance: InstanceId,
     pub(crate) hostname: String,
     pub(crate) exposed: Arc<Exposed>,
@@ -121,7 +124,10 @@ impl Keeper {
                 }
                 Err(error) => {
                     self.report(&error);
-                    if error.is_refusal() {
+                    if self.identity.as_ref().is_some_and(|identity| identity.look_again()) {
+                        tracing::info!("the identity's file holds another certificate now, which is taken");
+                        backoff.forget();
+                    } else if error.is_refusal() {
                         // Asking again soon changes nothing, and a gateway counts wrong tokens against the address
                         // this agent shares with others.
                         extra = REFUSED_PAUSE;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use adit_proto::names::InstanceId;
 use adit_tunnel::handshake::Credential;
+use adit_tunnel::identity::LiveIdentity;
 use adit_tunnel::scope::Scope;
 use adit_tunnel::watchdog::{Progress, supervise};
 use tokio::sync::{Notify, watch};
@@ -26,6 +27,8 @@ const LOOKUP_PAUSE: Duration = Duration::from_secs(1);
 /// What all links of an agent share.
 pub(crate) struct Links {
     pub(crate) credential: Credential,
+    /// Whose certificate it is, where it is one.
+    pub(crate) identity: Option<Arc<LiveIdentity>>,
     pub(crate) instance: InstanceId,
     pub(crate) hostname: String,
     pub(crate) exposed: Arc<Exposed>,
@@ -120,6 +123,7 @@ impl Links {
         Keeper {
             gateway: Arc::new(gateway),
             credential: self.credential.clone(),
+            identity: self.identity.clone(),
             instance: self.instance_for(salt),
             hostname: self.hostname.clone(),
             exposed: Arc::clone(&self.exposed),

@@ -158,17 +158,18 @@ fn put_in_force(config: Config, prepared: Prepared, lasting: &Lasting, succeed: 
     let (wanted, is_wanted) = watch::channel(true);
     let abilities = wanted_of(&config);
     let renewing = lasting.keeping.child();
-    let credential = match config.credential {
-        Credential::Token(key) => adit_tunnel::handshake::Credential::Token(key),
+    let (credential, identity) = match config.credential {
+        Credential::Token(key) => (adit_tunnel::handshake::Credential::Token(key), None),
         Credential::Identity(identity) => {
             let others = config.gateways.iter().map(|gateway| gateway.renewal()).collect();
-            let renewal = Renewal::new(identity, config.egress, others);
+            let renewal = Renewal::new(Arc::clone(&identity), config.egress, others);
             renewing.spawn("renewal", renewal.counting(lasting.observe.credential.clone()).run());
-            adit_tunnel::handshake::Credential::Certificate
+            (adit_tunnel::handshake::Credential::Certificate, Some(identity))
         }
     };
     let links = Links {
         credential,
+        identity,
         instance: lasting.instance,
         hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         exposed: Arc::new(exposed),

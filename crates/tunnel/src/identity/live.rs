@@ -89,6 +89,12 @@ impl LiveIdentity {
         Ok(())
     }
 
+    /// Takes what its file holds now, if that is another certificate: somebody has enrolled again. Whether it was.
+    pub fn look_again(&self) -> bool {
+        let Some(file) = self.path().and_then(|path| IdentityFile::load(path).ok()) else { return false };
+        file.chain() != self.file().chain() && self.exchange(file).is_ok()
+    }
+
     /// Ticks each time the certificate is exchanged.
     #[must_use]
     pub fn exchanges(&self) -> watch::Receiver<u64> {

@@ -134,6 +134,23 @@ fn an_exchanged_certificate_is_the_next_that_is_shown_and_its_authorities_are_be
 }
 
 #[test]
+fn a_file_that_somebody_has_enrolled_again_is_taken_once_and_one_that_is_broken_is_not() {
+    let (directory, world) = (tempfile::tempdir().unwrap(), World::new());
+    let path = directory.path().join("a.json");
+    world.file().save(&path).unwrap();
+    let live = LiveIdentity::open(&path).unwrap();
+    assert!(!live.look_again(), "it is the one in use");
+    let again = world.file();
+    let chain = again.chain().to_vec();
+    again.save(&path).unwrap();
+    assert_eq!((live.look_again(), live.look_again()), (true, false));
+    assert_eq!(live.file().chain(), chain);
+    std::fs::write(&path, "{").unwrap();
+    assert!(!live.look_again());
+    assert_eq!(live.file().chain(), chain);
+}
+
+#[test]
 fn a_gateway_whose_certificate_signs_itself_is_believed_under_its_own_name() {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(vec!["gw.example".into()]).unwrap();

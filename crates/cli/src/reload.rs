@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use adit_telemetry::reloads::{Answer, Reloads, Request};
 use aws_lc_rs::digest::{Context, SHA256};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::config::Loaded;
 use crate::config::reader::Setting;
@@ -19,6 +19,12 @@ const QUIET: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often files are looked at where nothing tells of changes: network and overlay file systems.
 const POLL: Duration = Duration::from_secs(30);
+
+/// How long reading all files may take.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Reads a file of one role.
+type Load<T> = fn(&Path) -> Result<Loaded<T>, CliError>;
 
 /// Why a file is read again.
 #[derive(Debug)]
@@ -80,10 +86,10 @@ impl ConfigFile {
     /// in force; the log and the metrics say so.
     ///
     /// `live` are the keys that can be taken without a restart; the log names others that have changed.
-    pub(crate) async fn reload<T>(
+    pub(crate) async fn reload<T: Send + 'static>(
         &mut self,
         why: Why,
-        load: fn(&Path) -> Result<Loaded<T>, CliError>,
+        load: Load<T>,
         live: &[&str],
         take: impl AsyncFnOnce(T) -> Result<(), CliError>,
         reloads: &Reloads,
@@ -92,7 +98,7 @@ impl ConfigFile {
         // What is read now is not news any more, whatever becomes of it.
         self.watch.look();
         let taken = async {
-            let Loaded { config, settings, files, hash } = load(&self.path)?;
+            let Loaded { config, settings, files, hash } = read(self.path.clone(), load).await?;
             take(config).await?;
             Ok((settings, files, hash))
         };
@@ -121,6 +127,22 @@ impl ConfigFile {
             request.answer(answer);
         }
     }
+}
+
+/// Reads in a thread of its own: a file on a mount that hangs, or a pipe that nobody writes to, must not hold up what
+/// the process is there for. Cancel safe: the file may be read to its end all the same.
+async fn read<T: Send + 'static>(path: PathBuf, load: Load<T>) -> Result<Loaded<T>, CliError> {
+    let name = path.display().to_string();
+    let (tell, told) = oneshot::channel();
+    let reader = std::thread::Builder::new().name("configuration".to_owned());
+    let spawned = reader.spawn(move || drop(tell.send(load(&path))));
+    spawned.map_err(|cause| CliError::failure("cannot start a thread").caused_by(&cause))?;
+    let read = tokio::time::timeout(READ_TIMEOUT, told).await;
+    read.ok().and_then(Result::ok).unwrap_or_else(|| {
+        Err(CliError::failure(format!("{name} was not read within {} s", READ_TIMEOUT.as_secs()))
+            .because("it, or a file that it names, does not answer: a mount that hangs, or a pipe")
+            .next("put plain files on a file system that answers"))
+    })
 }
 
 /// Keys whose values differ, except those that are live, with everything below them; `*` stands for what is above.
@@ -242,7 +264,9 @@ fn directories(file: &Path) -> Vec<PathBuf> {
 fn digest(files: &[PathBuf]) -> Digest {
     let mut context = Context::new(&SHA256);
     for file in files {
-        let content = std::fs::read(file).unwrap_or_default();
+        // Reading a pipe could wait for ever.
+        let is_plain = std::fs::metadata(file).is_ok_and(|about| about.is_file());
+        let content = if is_plain { std::fs::read(file).unwrap_or_default() } else { Vec::new() };
         context.update(&content.len().to_be_bytes());
         context.update(&content);
     }

@@ -78,6 +78,20 @@ fn keys_that_need_a_restart_are_named_and_live_ones_are_not() {
     assert!(changed(&old, &new, &["*.tls.cert"]).is_empty());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_pipe_that_nobody_writes_to_holds_up_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gateway.yaml");
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let watch = FileWatch::start(vec![path.clone()]);
+    assert_eq!(watch.seen, digest(&[directory.path().join("nothing")]));
+    let error = read(path, |path| {
+        fs::read(path).unwrap();
+        Err::<Loaded<()>, _>(CliError::usage("it was read"))
+    });
+    assert!(error.await.unwrap_err().to_string().contains("was not read within 10 s"));
+}
+
 #[tokio::test]
 async fn a_file_that_is_wrong_or_cannot_be_taken_leaves_the_one_before_in_force() {
     fn read(path: &Path) -> Result<Loaded<String>, CliError> {

@@ -17,6 +17,11 @@ use crate::store::Expect;
 
 /// Invitations of one identity that are open at once; the oldest goes for a new one.
 const MAX_INVITATIONS: usize = 8;
+/// Certificates that an identity gets within [`RENEWAL_WINDOW`]. Each leaves a record in the audit log, which is bounded:
+/// nobody may fill it with renewals.
+const RENEWALS: usize = 4;
+/// In seconds.
+const RENEWAL_WINDOW: Timestamp = 60;
 /// Certificates of one identity, and secrets of one token, that are listed at once; the oldest goes for a new one.
 const MAX_LISTED: usize = 16;
 /// Bytes of a generated secret: twice as many hexadecimal digits.
@@ -186,6 +191,15 @@ impl Changes {
                     "enroll again with a new invitation",
                 )
             })?;
+            let lately = listed.iter().filter(|it| it.issued_at + RENEWAL_WINDOW > now).count();
+            if lately >= RENEWALS {
+                return Err(ChangeError::client(
+                    "rate_limited",
+                    429,
+                    format!("`{identity}` has been given {lately} certificates within a minute"),
+                    "use the newest of them; a certificate is renewed when two thirds of its life have passed",
+                ));
+            }
             let mut plan = Plan::nothing(());
             plan.expect.push(Expect::Present(kept::credential_key(identity, old_serial)));
             list(&mut plan, view, identity, &credential, Some(old_serial), now)?;

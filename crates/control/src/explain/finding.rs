@@ -131,16 +131,13 @@ impl<'a> Finding<'a> {
 
     /// The verdict as a sentence.
     pub(super) fn verdict(&self, asked: &Name, online: usize) -> String {
-        let (verb, act, service) = (self.verb, act(self.verb), self.service);
+        let (verb, service) = (self.verb, self.service);
         let who = self.subject(asked);
         match (self.member, self.reachable) {
             (None, _) => format!("there is no identity or token {asked}"),
             (Some((_, member)), _) if member.is_disabled => format!("{who} is disabled"),
             (_, None) => format!("there is no service {service}"),
-            _ if !self.is_allowed() => {
-                let act = if verb == Verb::Bind { "offer" } else { act };
-                format!("no {verb} policy lets {who} {act} service {service}")
-            }
+            _ if !self.is_allowed() => self.denied(asked),
             _ if verb == Verb::Bind => format!("{who} may bind service {service}"),
             _ => match online {
                 0 => format!("{who} may dial service {service}, but no agent offers it now"),
@@ -206,19 +203,25 @@ impl<'a> Finding<'a> {
         fixes
     }
 
-    /// Why not, in one paragraph: the verdict, the nearest policy, and the commands.
+    /// Why not, in one paragraph: the missing policy, and the command that makes it. It says the same whether there is
+    /// such a service or not, because whoever may neither dial nor bind it has no business to know; and it looks at no
+    /// policy, because it is said at every refusal.
     pub(crate) fn refusal(&self, asked: &Name) -> String {
-        let (matched, nearly) = self.policies();
-        let mut text = self.verdict(asked, 0);
-        for note in self.notes(asked, &matched) {
-            text = format!("{text}; {note}");
-        }
-        if let Some(near) = nearly.first().filter(|near| !near.lacking.is_empty()) {
-            text = format!("{text}; policy {} nearly does: {}", near.policy.name, near.missing);
-        }
-        // To start an agent is not what a refused one is missing.
-        let fixes = self.fixes(asked, &nearly, true);
+        let usable = self.member.is_some_and(|(_, member)| !member.is_disabled);
+        let (text, fixes) = if usable {
+            let fix = fix::policy(self.snapshot, self.verb, asked, self.service);
+            (self.denied(asked), vec![fix])
+        } else {
+            let notes = self.notes(asked, &[]).into_iter().map(|note| format!("; {note}"));
+            (self.verdict(asked, 0) + &notes.collect::<String>(), self.fixes(asked, &[], true))
+        };
         let commands: Vec<&str> = fixes.iter().map(|fix| fix.command.as_str()).collect();
-        if commands.is_empty() { text } else { format!("{text}; to change it: {}", commands.join("   or: ")) }
+        format!("{text}; to change it: {}", commands.join("   or: "))
+    }
+
+    fn denied(&self, asked: &Name) -> String {
+        let (verb, service) = (self.verb, self.service);
+        let act = if verb == Verb::Bind { "offer" } else { act(verb) };
+        format!("no {verb} policy lets {} {act} service {service}", self.subject(asked))
     }
 }

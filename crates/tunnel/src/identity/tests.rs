@@ -145,7 +145,7 @@ fn a_file_that_somebody_has_enrolled_again_is_taken_once_and_one_that_is_broken_
     again.save(&path).unwrap();
     assert_eq!((live.look_again(), live.look_again()), (true, false));
     assert_eq!(live.file().chain(), chain);
-    std::fs::write(&path, "{").unwrap();
+    fs::write(&path, "{").unwrap();
     assert!(!live.look_again());
     assert_eq!(live.file().chain(), chain);
 }

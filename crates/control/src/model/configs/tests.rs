@@ -286,7 +286,9 @@ fn any_json() -> impl Strategy<Value = Value> {
 fn places(data: &Value, path: &str, found: &mut Vec<String>) {
     let under = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
     if let Some(fields) = data.as_object() {
-        for (name, value) in fields {
+        // A path is taken apart at its dots.
+        let is_plain = |name: &str| !name.is_empty() && !name.contains('.') && name.parse::<usize>().is_err();
+        for (name, value) in fields.iter().filter(|(name, _)| is_plain(name)) {
             found.push(under(name));
             places(value, &under(name), found);
         }

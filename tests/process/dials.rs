@@ -90,6 +90,31 @@ fn a_dial_that_is_refused_ends_with_1_and_says_what_may_be_said() {
 }
 
 #[test]
+fn what_cannot_be_reached_is_told_at_once_with_the_reason() {
+    let scene = Scene::new();
+    let free = ports::free();
+    let nobody = format!("wss://127.0.0.1:{free}");
+    let public = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let plain = format!("wss://{}", public.local_addr().unwrap());
+    let not_tls = std::thread::spawn(move || {
+        let (mut tcp, _) = public.accept().unwrap();
+        let _whatever = tcp.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+    });
+    for (url, why) in [(nobody, "Connection refused"), (plain, "TLS with 127.0.0.1:")] {
+        let started = std::time::Instant::now();
+        // Far longer than the test may take: it is not waited for.
+        let line = ["dial", "reverse", "--identity", "alice.json", "--url", &url, "--timeout", "10m"];
+        let said = scene.folder.run(&line);
+        assert_eq!(said.code, 1, "{}", said.err);
+        assert!(said.err.contains("cannot reach the gateway") && said.err.contains(why), "{}", said.err);
+        assert!(said.err.contains("next: check that the address is"), "{}", said.err);
+        assert!(started.elapsed() < SOON, "{}", said.err);
+    }
+    not_tls.join().unwrap();
+    scene.finish();
+}
+
+#[test]
 fn an_address_can_stand_for_a_service() {
     let scene = Scene::new();
     let port = ports::free();

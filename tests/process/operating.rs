@@ -210,6 +210,13 @@ fn a_repository_is_planned_applied_exported_and_pruned() {
         planned,
         "~ identity dev.client: attributes +no\n- route web\n1 to change, 1 to delete, 3 as they should be\n"
     );
+    // What holds no resource is most likely not what somebody meant to leave.
+    for line in ["printf '' | adit apply -f - --prune", "echo 'tests: []' | adit plan -f - --prune"] {
+        let refused = office.fails(line, 2);
+        assert!(refused.contains("--prune would delete all there are"), "{refused}");
+    }
+    let emptied = office.types("printf '' | adit plan -f - --prune --force").ok();
+    assert!(emptied.ends_with("5 to delete\n"), "{emptied}");
     office.types("adit apply -f repository --prune -q").ok();
     assert_eq!(office.types("adit route list -q").ok(), "");
     // Whoever is logged in does not delete itself.
@@ -285,7 +292,10 @@ fn a_secret_that_was_revoked_is_never_taken_again() {
     refused("leaked.token");
     assert!(office.types(&whoami("new.token")).ok().contains("token:ops"));
     let missing = office.fails("adit token revoke nobody", 1);
-    assert!(missing.contains("nobody"), "{missing}");
+    assert_eq!(missing, "error: there is no token `nobody`\n next: list what there is: adit token list\n");
+    let late = office.fails("adit identity create late -o late.jwt --ttl 400d", 2);
+    assert!(late.contains("between 1s and 30d"), "{late}");
+    assert_eq!(office.types("adit identity list -q").ok(), "");
 }
 
 #[test]

@@ -15,6 +15,8 @@ use crate::observe::Observe;
 pub(crate) enum State {
     /// Not connected; maybe trying, maybe pausing.
     Connecting,
+    /// The last try came to nothing, in these words. Tried again.
+    Failed(String),
     /// The gateway said no, in these words. Tried again all the same.
     Refused(String),
     /// A session stands.
@@ -93,10 +95,33 @@ impl Board {
         loop {
             let refusal = table.borrow_and_update().links.values().find_map(|link| match &link.state {
                 State::Refused(text) => Some((Arc::clone(&link.gateway), text.clone())),
-                State::Connecting | State::Connected => None,
+                State::Connecting | State::Failed(_) | State::Connected => None,
             });
             if let Some(refusal) = refusal {
                 return refusal;
+            }
+            if table.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Waits until a try of every link has come to nothing, and returns why. Cancel safe.
+    pub(crate) async fn failed(&self) -> Vec<(Arc<str>, String)> {
+        let mut table = self.table.subscribe();
+        loop {
+            let failures: Option<Vec<_>> = {
+                let table = table.borrow_and_update();
+                let of = |link: &Link| match &link.state {
+                    State::Refused(text) | State::Failed(text) => {
+                        Some((Arc::clone(&link.gateway), text.clone()))
+                    }
+                    State::Connecting | State::Connected => None,
+                };
+                table.links.values().map(of).collect()
+            };
+            if let Some(failures) = failures.filter(|failures| !failures.is_empty()) {
+                return failures;
             }
             if table.changed().await.is_err() {
                 return std::future::pending().await;
@@ -132,7 +157,7 @@ impl Board {
         let table = self.table.borrow();
         for Link { gateway, state } in table.links.values() {
             let word = match state {
-                State::Connecting => "connecting",
+                State::Connecting | State::Failed(_) => "connecting",
                 State::Refused(_) => "refused",
                 State::Connected => "connected",
             };

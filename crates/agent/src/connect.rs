@@ -83,10 +83,14 @@ impl ConnectError {
     /// but whoever takes its place may answer at any moment.
     fn is_refusal(&self) -> bool {
         match self {
-            Self::Handshake(HandshakeError::Refused(refused)) => refused.reason != Reason::Draining,
+            Self::Handshake(HandshakeError::Refused(_)) => !self.is_draining(),
             Self::Handshake(HandshakeError::GatewayUnproved) | Self::NotGranted => true,
             Self::Dial(_) | Self::Handshake(_) | Self::Silent => false,
         }
+    }
+
+    fn is_draining(&self) -> bool {
+        matches!(self, Self::Handshake(HandshakeError::Refused(refused)) if refused.reason == Reason::Draining)
     }
 
     /// A word from a closed list, for the metric.
@@ -159,6 +163,8 @@ impl Keeper {
         tracing::warn!(gateway = %self.gateway, result = error.label(), "cannot open a session: {error}{cause}");
         if error.is_refusal() {
             self.place.set(State::Refused(error.to_string()));
+        } else if !error.is_draining() {
+            self.place.set(State::Failed(format!("{error}{cause}")));
         }
     }
 

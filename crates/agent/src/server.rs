@@ -192,6 +192,14 @@ impl Agent {
         if self.gateways > 1 { format!("{gateway}: {text}") } else { text }
     }
 
+    /// Waits until a try to reach each gateway has come to nothing, and tells why. They are tried again all the same.
+    /// Cancel safe.
+    pub async fn failed(&self) -> String {
+        let failures = self.board.failed().await;
+        let lines: Vec<String> = failures.iter().map(|(gateway, why)| format!("{gateway}: {why}")).collect();
+        lines.join("; ")
+    }
+
     /// Dials a service by its name, through whichever gateway the agent has a session with, and waits until whoever
     /// offers it has connected. Only for an agent that was told to dial. Cancel safe.
     ///

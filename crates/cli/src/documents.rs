@@ -165,6 +165,32 @@ impl Documents {
         }
         if problems.is_empty() { Ok(model) } else { Err(told(problems)) }
     }
+
+    /// Refuses tests about what is not written: one that expects a denial would hold for a name with a mistake in it.
+    ///
+    /// # Errors
+    /// Everything that is tested and not written.
+    pub(crate) fn tests_of(&self, model: &Model) -> Result<(), CliError> {
+        let mut problems = Vec::new();
+        for Placed { file, at, it } in &self.tests {
+            let is_known = |name: &Name| {
+                *name == *PUBLIC || model.identities.contains_key(name) || model.tokens.contains_key(name)
+            };
+            let unknown = [
+                ("identity", &it.identity, is_known(&it.identity)),
+                ("service", &it.service, model.services.contains_key(&it.service)),
+            ];
+            problems.extend(unknown.into_iter().filter(|(.., is_known)| !is_known).map(|(kind, name, _)| {
+                Problem {
+                    file: file.clone(),
+                    at: *at,
+                    what: format!("the test is about {kind} {name}"),
+                    hint: "which is in none of the files".to_owned(),
+                }
+            }));
+        }
+        if problems.is_empty() { Ok(()) } else { Err(told(problems)) }
+    }
 }
 
 /// What a resource refers to by name, and which kinds it may be of.

@@ -41,6 +41,25 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     Ok(total)
 }
 
+/// The longest that a gateway keeps an invitation or an old secret good.
+const MONTH: Duration = Duration::from_secs(30 * 86_400);
+
+/// How long a token to enroll with can be used, as the gateway takes it: refused before anything is made for it.
+pub(crate) fn ttl(text: &str) -> Result<Duration, String> {
+    match parse(text)? {
+        ttl if (Duration::from_secs(1)..=MONTH).contains(&ttl) => Ok(ttl),
+        _ => Err("it is between 1s and 30d".to_owned()),
+    }
+}
+
+/// How long an old secret is taken beside a new one.
+pub(crate) fn window(text: &str) -> Result<Duration, String> {
+    match parse(text)? {
+        window if window <= MONTH => Ok(window),
+        _ => Err("it is 30d at most".to_owned()),
+    }
+}
+
 /// A duration as [`parse`] reads it.
 pub(crate) fn show(duration: &Duration) -> String {
     let millis = duration.as_millis();
@@ -86,5 +105,13 @@ mod tests {
         for text in ["", "10", "s", "1.5s", "-1s", "10 s", "10sec", "99999999999999999999s"] {
             assert!(parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_a_gateway_would_refuse_is_refused_before() {
+        assert_eq!(ttl("30d"), Ok(MONTH));
+        assert!(ttl("0s").is_err() && ttl("500ms").is_err() && ttl("31d").is_err() && ttl("x").is_err());
+        assert_eq!(window("0s"), Ok(Duration::ZERO));
+        assert!(window("31d").is_err());
     }
 }

@@ -252,9 +252,13 @@ impl Interface {
         let url = &self.client.target().url;
         if let Ok(Refused { error }) = serde_json::from_slice(&answer.body) {
             let Refusal { code, message, fault, next } = error;
-            let whose = if fault.is_empty() { code } else { format!("{code}, fault: {fault}") };
-            let told = CliError::failure(printable(&message)).because(printable(&whose));
-            return if next.is_empty() { told } else { told.next(printable(&next)) };
+            let mut told = CliError::failure(printable(&message));
+            // Whose fault it is goes without saying where it is that of who typed the command.
+            if fault != "client" {
+                let whose = if fault.is_empty() { code } else { format!("{code}, fault: {fault}") };
+                told = told.because(printable(&whose));
+            }
+            return if next.is_empty() { told } else { told.next(printable(&in_commands(&next))) };
         }
         match answer.status {
             StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
@@ -394,6 +398,19 @@ impl Interface {
     }
 }
 
+/// What to do next, for somebody who types commands and sends no requests.
+fn in_commands(next: &str) -> String {
+    if next.contains("/v1/openapi.json") {
+        return "compare `adit version` on both sides".to_owned();
+    }
+    let text = next.replace("replace it with PUT", "change it with `update`");
+    Kind::ALL.iter().fold(text, |text, kind| {
+        let path = format!("GET /v1/{}", kind.plural());
+        text.replace(&format!("{path}/"), &format!("adit {kind} show "))
+            .replace(&path, &format!("adit {kind} list"))
+    })
+}
+
 /// A moment as the interface writes it, for people.
 pub(crate) fn moment(value: &Value) -> String {
     use time::OffsetDateTime;
@@ -432,6 +449,22 @@ mod tests {
     fn what_stands_in_a_query_is_encoded_and_nothing_stands_for_nothing() {
         assert_eq!(query(&[("a", "x+y:1"), ("b", ""), ("c", "d")]), "?a=x%2By%3A1&c=d");
         assert_eq!(query(&[("b", "")]), "");
+    }
+
+    #[test]
+    fn what_to_do_next_is_a_command() {
+        for (next, command) in [
+            ("list what there is: GET /v1/service-policies", "list what there is: adit service-policy list"),
+            ("see which it has: GET /v1/identities/a.b", "see which it has: adit identity show a.b"),
+            (
+                "choose another name, or replace it with PUT",
+                "choose another name, or change it with `update`",
+            ),
+            ("see GET /v1/openapi.json for what it takes", "compare `adit version` on both sides"),
+            ("change or delete these first", "change or delete these first"),
+        ] {
+            assert_eq!(in_commands(next), command);
+        }
     }
 
     #[test]

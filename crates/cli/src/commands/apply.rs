@@ -34,6 +34,9 @@ struct Files {
     /// Also delete what is in none of the files.
     #[arg(long)]
     prune: bool,
+    /// With --prune: delete everything if that is what files without a resource mean.
+    #[arg(long, requires = "prune")]
+    force: bool,
 }
 
 /// Arguments of `adit apply`.
@@ -123,6 +126,13 @@ pub(crate) async fn plan(args: Plan) -> Result<ExitCode, CliError> {
 
 async fn change(files: &Files, access: &AccessArgs, dry_run: bool) -> Result<Applied, CliError> {
     let resources = documents::load(&files.files)?.resources();
+    if files.prune && resources.is_empty() && !files.force {
+        return Err(CliError::usage(
+            "there is no resource in these files, and --prune would delete all there are",
+        )
+        .because("a command that writes them may have failed")
+        .next("check what -f is given; say --force if nothing is to be left"));
+    }
     let mut interface = access.interface()?;
     let batch = Batch { resources, prune: files.prune, dry_run };
     let applied = interface.apply(&batch).await?;

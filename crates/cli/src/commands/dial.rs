@@ -87,6 +87,13 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, CliError> {
         refusal = agent.refused() => {
             return Err(CliError::failure("the gateway refuses the session").because(refusal));
         }
+        // Whoever waits at a terminal, or for ssh, tries again better than this could.
+        failure = agent.failed() => {
+            return Err(CliError::failure("cannot reach the gateway").because(failure).next(
+                "check that the address is a gateway's control port, of the gateway that made the identity or token, \
+                 and that it is open from here",
+            ));
+        }
     };
     connected.map_err(|_elapsed| {
         let seconds = duration::show(&args.timeout);

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use adit_control::Local;
-use adit_control::expectation::{self, Expectation, Outcome};
-use adit_control::model::Model;
+use adit_control::expectation::{self, Expectation, Outcome, Verdict};
+use adit_control::model::{Model, Verb};
+use adit_control::snapshot::Generation;
+use adit_control::{Local, Question, Snapshot, explain};
 
 use crate::documents::{self, Documents, Placed};
 use crate::error::CliError;
@@ -55,6 +56,7 @@ pub(crate) fn run(verb: PolicyVerb) -> Result<ExitCode, CliError> {
             "write `tests:` with a list of {identity, service, expect: allowed} beside the resources",
         ));
     }
+    documents.tests_of(&model)?;
     let tested = tested(&documents, &model);
     let failed = tested.iter().filter(|it| !it.outcome.holds).count();
     if !(args.form.quiet && failed == 0) {
@@ -68,7 +70,26 @@ pub(crate) fn run(verb: PolicyVerb) -> Result<ExitCode, CliError> {
 fn tested<'t>(documents: &'t Documents, model: &Model) -> Vec<Tested<'t>> {
     let expectations: Vec<Expectation> = documents.tests.iter().map(|test| test.it.clone()).collect();
     let outcomes = expectation::check(model, &Local::default(), &expectations);
-    documents.tests.iter().zip(outcomes).map(|(test, outcome)| Tested { test, outcome }).collect()
+    let snapshot = Snapshot::compile(Generation::FIRST, model, &Local::default());
+    let tested = documents.tests.iter().zip(outcomes).map(|(test, mut outcome)| {
+        if !outcome.holds && outcome.verdict == Verdict::Allowed {
+            outcome.why = allowed_by(&snapshot, &test.it);
+        }
+        Tested { test, outcome }
+    });
+    tested.collect()
+}
+
+/// Which policies allow what should be denied.
+fn allowed_by(snapshot: &Snapshot, Expectation { identity, service, verb, .. }: &Expectation) -> String {
+    let (identity, service) = (identity.clone(), Some(service.clone()));
+    let matched = explain(snapshot, &Question { verb: *verb, identity, service, to: None }, &[]).matched;
+    let names: Vec<&str> = matched.iter().map(|policy| policy.name.as_str()).collect();
+    match names.as_slice() {
+        [] => "no policy is needed for that".to_owned(),
+        [name] => format!("policy {name} allows it"),
+        names => format!("policies {} allow it", names.join(", ")),
+    }
 }
 
 fn text(tested: &[Tested<'_>]) -> String {
@@ -78,8 +99,21 @@ fn text(tested: &[Tested<'_>]) -> String {
     let mut failed = 0;
     for Tested { test: Placed { file, at, it }, outcome } in tested.iter().filter(|it| !it.outcome.holds) {
         failed += 1;
-        let instead = if outcome.why.is_empty() { "it is allowed" } else { &outcome.why };
-        let _infallible = writeln!(text, "{file}:{}:{}: failed: {it}: {instead}", at.line, at.column);
+        let name = it.name.as_ref().map(|name| format!("{}: ", output::printable(name))).unwrap_or_default();
+        let verb = match it.verb {
+            Verb::Dial => "dial",
+            Verb::Bind => "bind",
+        };
+        let (found, wanted) = match outcome.verdict {
+            Verdict::Allowed => ("may", "may not"),
+            Verdict::Denied => ("may not", "may"),
+        };
+        let Expectation { identity, service, .. } = it;
+        let _infallible = writeln!(
+            text,
+            "{file}:{}:{}: failed: {name}{identity} {found} {verb} {service}, and the test expects that it {wanted}: {}",
+            at.line, at.column, outcome.why
+        );
     }
     let passed = tested.len() - failed;
     let _infallible = writeln!(text, "{passed} passed, {failed} failed");
@@ -138,12 +172,29 @@ tests:
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3, "{text}");
         assert!(
-            lines[0].starts_with("x.yaml:24:5: failed: wrong (agent may dial web): ")
-                && lines[0].contains("web"),
+            lines[0].starts_with(
+                "x.yaml:24:5: failed: wrong: agent may not dial web, and the test expects that it may: "
+            ) && lines[0].contains("web"),
             "{text}"
         );
-        assert_eq!(lines[1], "x.yaml:25:5: failed: wrong too (alice may not dial web): it is allowed");
+        assert_eq!(
+            lines[1],
+            "x.yaml:25:5: failed: wrong too: alice may dial web, and the test expects that it may not: policy d allows it"
+        );
         assert_eq!(lines[2], "5 passed, 2 failed");
         assert_eq!(json(&tested[6])["holds"], false);
+    }
+
+    #[test]
+    fn a_test_about_what_is_not_written_is_a_mistake() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.yaml");
+        let more = "  - {identity: alcie, service: wbe, expect: denied}\n";
+        std::fs::write(&path, format!("{FILE}{more}")).unwrap();
+        let documents = documents::load(std::slice::from_ref(&path)).unwrap();
+        let error = documents.tests_of(&documents.model().unwrap()).unwrap_err().to_string();
+        for part in ["x.yaml:26:5: ", "identity alcie", "service wbe", "2 problems in 1 file"] {
+            assert!(error.contains(part), "{part} is not in {error}");
+        }
     }
 }

@@ -39,8 +39,8 @@ pub(crate) struct Create {
     /// Replace a file that is there.
     #[arg(long, requires = "jwt_output_file")]
     force: bool,
-    /// How long the token can be used; 3h when left out.
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse, requires = "jwt_output_file")]
+    /// How long the token can be used, 30d at most; 3h when left out.
+    #[arg(long, value_name = "DURATION", value_parser = duration::ttl, requires = "jwt_output_file")]
     ttl: Option<Duration>,
     /// It may change resources.
     #[arg(short = 'A', long)]
@@ -217,8 +217,8 @@ pub(crate) struct EnrollToken {
     /// Replace a file that is there.
     #[arg(long, requires = "jwt_output_file")]
     force: bool,
-    /// How long it can be used; 3h when left out.
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    /// How long it can be used, 30d at most; 3h when left out.
+    #[arg(long, value_name = "DURATION", value_parser = duration::ttl)]
     ttl: Option<Duration>,
     #[command(flatten)]
     form: LongFormArgs,

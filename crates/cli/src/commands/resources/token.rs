@@ -178,8 +178,8 @@ pub(crate) struct Rotate {
     /// Its name.
     #[arg(value_name = "NAME")]
     name: Name,
-    /// How long the old secret is taken beside the new one; the gateway's choice when left out.
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    /// How long the old secret is taken beside the new one, 30d at most; 1h when left out.
+    #[arg(long, value_name = "DURATION", value_parser = duration::window)]
     window: Option<Duration>,
     /// Where the new secret is written (mode 0600); standard output when left out.
     #[arg(short = 'o', long, value_name = "FILE")]

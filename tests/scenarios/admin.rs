@@ -1,7 +1,5 @@
 //! The admin interface over the wire: what each endpoint does, who may ask, and that every no has one form.
 
-use std::sync::Arc;
-
 use adit_testkit::certificate::credulous;
 use adit_testkit::world::local_token;
 use adit_testkit::{Reply, Wire, World, within};
@@ -346,16 +344,16 @@ async fn the_audit_log_is_paged_filtered_and_exported_as_lines() {
 
 #[tokio::test]
 async fn a_watch_tells_changes_resumes_and_ends_with_the_right_and_with_the_gateway() {
-    let world = Arc::new(world().await);
+    let world = world().await;
     let (_, created) = ask(&world, "POST /v1/tokens", json!({ "name": "viewer", "admin": true })).await;
     let secret = created["token"].as_str().unwrap();
     let watch = |fields: &str, query: &str| {
         let head = format!(
             "GET /v1/watch{query} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {secret}\r\n{fields}\r\n"
         );
-        let world = Arc::clone(&world);
+        let control = world.control();
         async move {
-            let mut wire = Wire::tls(world.control(), &credulous(&[b"http/1.1"])).await;
+            let mut wire = Wire::tls(control, &credulous(&[b"http/1.1"])).await;
             wire.send(head).await;
             wire
         }
@@ -389,7 +387,7 @@ async fn a_watch_tells_changes_resumes_and_ends_with_the_right_and_with_the_gate
     ask(&world, "DELETE /v1/tokens/viewer", Value::Null).await;
     within("the end of the watch", first.ended()).await;
     within("the end of the other", resumed.ended()).await;
-    Arc::try_unwrap(world).unwrap().finish().await;
+    world.finish().await;
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ async fn token(world: &World, identity: &str) -> String {
 
 async fn enrolled(world: &World, identity: &str) -> IdentityFile {
     create(world, "identities", json!({ "name": identity })).await;
-    within("enrolling", enroll(&token(world, identity).await, &Egress::direct())).await.unwrap()
+    within("enrolling", Box::pin(enroll(&token(world, identity).await, &Egress::direct()))).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -152,7 +152,7 @@ async fn an_enrolled_agent_serves_and_a_renewed_certificate_drops_no_stream() {
 #[tokio::test]
 async fn an_identity_that_is_gone_renews_nothing() {
     let world = world().await;
-    let live = LiveIdentity::new(enrolled(&world, "laptop").await).unwrap();
+    let live = LiveIdentity::new(Box::pin(enrolled(&world, "laptop")).await).unwrap();
     let (status, said) = ask(&world, "DELETE /v1/identities/laptop", &Value::Null).await;
     assert!(matches!(status, 200 | 204), "{said}");
     let renewal = Renewal::new(Arc::clone(&live), Egress::direct(), Vec::new());

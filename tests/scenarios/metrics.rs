@@ -43,6 +43,7 @@ async fn waiting(go: &Signal) -> Upstream {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "every family has to be moved once")]
 async fn every_documented_family_exists_with_its_labels_and_moves() {
     let go = Signal::default();
     let upstream = waiting(&go).await;

@@ -108,6 +108,8 @@ struct Open {
     dial: adit_testkit::tunnel::session::Stream,
     tcp: TcpStream,
     download: adit_testkit::Wire,
+    /// What stands behind the service.
+    _echo: Tcp,
 }
 
 async fn everything(world: &mut World, port: u16) -> Open {
@@ -136,13 +138,12 @@ async fn everything(world: &mut World, port: u16) -> Open {
     download.send("GET /events HTTP/1.1\r\nhost: app.example\r\n\r\n").await;
     assert_eq!(within("the head", download.head()).await.unwrap().status(), 200);
     assert_eq!(within("an event", download.chunk()).await.unwrap(), b"hi");
-    std::mem::forget(echo);
-    Open { dial, tcp, download }
+    Open { dial, tcp, download, _echo: echo }
 }
 
 impl Open {
     /// All of it ends within a second, with the reason.
-    async fn is_revoked(mut self, world: &World) {
+    async fn ends_revoked(mut self, world: &World) {
         let ended = async {
             let error = self.dial.read_u8().await.unwrap_err();
             assert_eq!(self.dial.watch().end(), Some(Reason::Revoked), "{error}");
@@ -163,7 +164,7 @@ async fn what_no_policy_permits_any_more_ends_within_a_second() {
     let mut world = World::new().workers(2).run().await;
     let open = everything(&mut world, port).await;
     world.publish(&rights(port).without(Verb::Dial).model);
-    open.is_revoked(&world).await;
+    open.ends_revoked(&world).await;
     assert_eq!(world.get("app.example", "/").await.status(), 403);
     world.agents_become(2).await;
     world.finish().await;
@@ -204,7 +205,7 @@ async fn with_its_service_everything_that_is_open_to_it_ends_within_a_second() {
     let mut world = World::new().workers(2).run().await;
     let open = everything(&mut world, port).await;
     world.publish(&Rights::new().token("host", HOST).token("other", OTHER).model);
-    open.is_revoked(&world).await;
+    open.ends_revoked(&world).await;
     // Who offered nothing else is out too, and who only dials stays.
     world.agents_become(1).await;
     world.finish().await;
@@ -216,7 +217,7 @@ async fn who_may_not_offer_it_any_more_carries_nothing_of_it_a_second_later() {
     let mut world = World::new().workers(2).run().await;
     let open = everything(&mut world, port).await;
     world.publish(&rights(port).dial("@app", "@other").without(Verb::Bind).model);
-    open.is_revoked(&world).await;
+    open.ends_revoked(&world).await;
     world.agents_become(1).await;
     world.finish().await;
 }
@@ -237,7 +238,7 @@ async fn a_token_that_is_disabled_or_gone_is_out_with_its_session_and_what_it_ha
             model
         };
         world.publish(&model);
-        open.is_revoked(&world).await;
+        open.ends_revoked(&world).await;
         world.agents_become(1).await;
         let (reason, _) = refusal(&world, HOST, &["@app"]).await;
         assert_eq!(reason, Reason::Unauthorized);

@@ -1,8 +1,8 @@
 //! The only way to write resources: checked, in one transaction with its audit record, published before it is
 //! acknowledged.
 //!
-//! A change is planned on the newest [`View`], and its transaction happens only if that is still the newest then: each
-//! transaction compares and writes the key [`kept::TURN`]. Who was overtaken reads again and plans anew. So rules that
+//! A change is planned on the newest `View`, and its transaction happens only if that is still the newest then: each
+//! transaction compares and writes the key `kept::TURN`. Who was overtaken reads again and plans anew. So rules that
 //! span several resources hold, however many gateways share a store.
 
 use std::collections::BTreeSet;

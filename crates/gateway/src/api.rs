@@ -1,7 +1,7 @@
 //! The admin interface: resources as JSON over HTTP, on the control port below `/v1/`.
 //!
 //! Reading order: `routes` has every endpoint with its description, `resources` what every kind has. Who asks is known
-//! before anything here sees a request (`control_port/proving.rs`); every no is a [`Problem`].
+//! before anything here sees a request (`control_port/proving.rs`); every no is a `Problem`.
 
 use std::collections::HashSet;
 use std::sync::Arc;

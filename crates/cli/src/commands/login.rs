@@ -24,7 +24,7 @@ Examples:
 The gateway is asked who you are before anything is remembered. What is remembered stands in gateways.json of
 ADIT_CONFIG_DIR, else of ~/.config/adit, readable for you alone.")]
 pub(crate) struct Login {
-    /// The gateway's control port: wss://HOST:8123, or HOST[:PORT].
+    /// The gateway's control port: wss://HOST:8123, HOST:PORT, or HOST alone.
     #[arg(value_name = "URL")]
     url: String,
     /// What to call it in `adit use` and --gateway; HOST:PORT when left out.

@@ -340,6 +340,11 @@ fn an_administrator_with_a_certificate_logs_in_and_live_names_are_completed() {
     let candidates = candidates.ok();
     assert!(candidates.lines().any(|line| line == "bob"), "{candidates}");
     assert!(candidates.lines().any(|line| line == "alice"), "{candidates}");
+    // Also what needs no resources knows the gateway logged in to, by certificate or by token.
+    let by_token = format!("adit status --gateway {control}");
+    for line in ["adit status", "adit status -o wide", &by_token] {
+        assert!(office.types(line).ok().contains("Connected clients:"), "{line}");
+    }
     office.types("adit use alice && adit logout -q && adit use -o json > uses.json").ok();
     let uses = std::fs::read_to_string(office.world.path("uses.json")).unwrap();
     assert!(!uses.contains("alice"), "{uses}");

@@ -46,6 +46,9 @@ pub(crate) struct Login {
     /// Verified by the system's authorities.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     system_authorities: bool,
+    /// Where the token came from, for messages, in the process that was given it.
+    #[serde(skip)]
+    origin: Option<String>,
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, CliError> {
@@ -72,6 +75,7 @@ impl Login {
             Source::File(file) => login.token_file = Some(absolute(file)?),
             Source::Argument(_) | Source::Env(_) => {
                 login.token = Some(SecretText::new(token.secret().expose().to_owned()));
+                login.origin = Some(token.source().to_owned());
             }
         }
         match verify {
@@ -120,7 +124,7 @@ impl Login {
             CliError::usage(format!("the login of {} has no token", self.url))
                 .next("log in again: adit login")
         })?;
-        Ok(Token::kept(secret, "this login".to_owned()))
+        Ok(Token::kept(secret, self.origin.clone().unwrap_or_else(|| "this login".to_owned())))
     }
 
     /// How the gateway's certificate is checked.

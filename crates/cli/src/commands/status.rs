@@ -1,22 +1,18 @@
 //! `adit status`: who is connected, since when, and what they expose.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use adit_agent::config::{GatewayUrl, Verify};
 use serde::Deserialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::control_client::{self, Target};
+use crate::access::AccessArgs;
+use crate::control_client;
 use crate::duration::in_words;
-use crate::egress::EgressArgs;
 use crate::error::CliError;
-use crate::flags::go_bool;
 use crate::output::{self, printable, table};
-use crate::token::TokenArgs;
 use crate::version::{SHA, VERSION};
 
 /// How a status is printed.
@@ -33,22 +29,14 @@ enum Format {
 
 /// Flags of `adit status`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  adit status                    of the gateway logged in to
+  adit status --url wss://gateway.example.com:8123 --token-file token
+  adit status -o wide --url wss://gateway.example.com:8123 --identity-file alice.json")]
 pub(crate) struct Args {
-    /// The gateway's control port, as in wss://HOST:8123.
-    #[arg(long, value_name = "URL")]
-    url: String,
     #[command(flatten)]
-    egress: EgressArgs,
-    #[command(flatten)]
-    token: TokenArgs,
-    /// Accept any certificate; the token is then proven rather than sent. With --auto-tls=false the certificate is
-    /// verified.
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true)]
-    #[arg(default_missing_value = "true", value_parser = go_bool, action = clap::ArgAction::Set)]
-    auto_tls: bool,
-    /// PEM file with the only authorities that may have signed the certificate; needs --auto-tls=false.
-    #[arg(long, visible_alias = "tls-ca", value_name = "FILE")]
-    ca: Option<PathBuf>,
+    access: AccessArgs,
     /// How to print it.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -89,26 +77,11 @@ struct Client {
 /// # Errors
 /// The flags are wrong, or the gateway does not answer as it should.
 pub(crate) async fn run(args: Args) -> Result<ExitCode, CliError> {
-    let verify = match (args.auto_tls, args.ca) {
-        (true, None) => Verify::TokenProof,
-        (false, None) => Verify::System,
-        (false, Some(ca)) => Verify::Ca(ca),
-        (true, Some(_)) => {
-            return Err(CliError::usage("--ca cannot be used with --auto-tls").next("add --auto-tls=false"));
-        }
-    };
-    let url: GatewayUrl = args.url.parse().map_err(|cause: adit_agent::config::UrlError| {
-        CliError::usage(format!("--url {} cannot be used", args.url))
-            .caused_by(&cause)
-            .next("write wss://HOST:8123")
-    })?;
-    let egress = args.egress.egress()?;
-    let token = args.token.read()?;
+    let target = args.access.target()?;
+    let url = target.url.clone();
     if args.output != Format::Json {
         output::line(format_args!("Querying server status. Version {VERSION} - {SHA}"));
     }
-    let target =
-        Target { url: url.clone(), egress, verify, credential: control_client::Credential::Token(token) };
     let body = control_client::get(target, "/status").await?;
     let garbled = |cause: serde_json::Error| {
         CliError::failure(format!("{url} answered something that is not a status")).caused_by(&cause).next(

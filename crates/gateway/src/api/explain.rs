@@ -33,11 +33,15 @@ pub(super) async fn explain(
 ) -> Result<Response<Body>, Problem> {
     let bad = |what: String| Problem::bad_request("bad_query", what);
     let verb: Verb = asked.verb.parse().map_err(|why| bad(format!("verb: {why}")))?;
+    let invalid = |what: String| {
+        let next = "name a service, or where a client would connect to: to=host:port";
+        Problem::client("invalid", 422, what, next)
+    };
     if asked.service.is_none() && asked.to.is_none() {
-        return Err(bad("one of service and to is needed".to_owned()));
+        return Err(invalid("one of service and to is needed".to_owned()));
     }
-    let to =
-        asked.to.as_deref().map(|to| place(to).ok_or_else(|| bad(format!("to: `{to}` is no host:port"))));
+    let to = asked.to.as_deref();
+    let to = to.map(|to| place(to).ok_or_else(|| invalid(format!("to: `{to}` is no host:port"))));
     let question = Question {
         verb,
         identity: name(&asked.identity)?,

@@ -48,7 +48,7 @@ pub(crate) struct Login {
     system_authorities: bool,
     /// Where the token came from, for messages, in the process that was given it.
     #[serde(skip)]
-    origin: Option<String>,
+    source: Option<String>,
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, CliError> {
@@ -75,7 +75,7 @@ impl Login {
             Source::File(file) => login.token_file = Some(absolute(file)?),
             Source::Argument(_) | Source::Env(_) => {
                 login.token = Some(SecretText::new(token.secret().expose().to_owned()));
-                login.origin = Some(token.source().to_owned());
+                login.source = Some(token.source().to_owned());
             }
         }
         match verify {
@@ -124,7 +124,7 @@ impl Login {
             CliError::usage(format!("the login of {} has no token", self.url))
                 .next("log in again: adit login")
         })?;
-        Ok(Token::kept(secret, self.origin.clone().unwrap_or_else(|| "this login".to_owned())))
+        Ok(Token::kept(secret, self.source.clone().unwrap_or_else(|| "this login".to_owned())))
     }
 
     /// How the gateway's certificate is checked.

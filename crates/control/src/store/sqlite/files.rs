@@ -25,7 +25,15 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// Held while a process uses a state directory. The system lets go of it when the process ends, however it ends.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    /// Says so, and does not only close the file: a child that another thread is just starting has it open too, until it
+    /// becomes another program (flock(2)).
+    fn drop(&mut self) {
+        drop(self.file.unlock());
+    }
 }
 
 impl Lock {
@@ -41,7 +49,7 @@ impl Lock {
             Err(TryLockError::Error(error)) => return Err(unavailable("lock", &path, error)),
         }
         note(&mut file).map_err(|error| unavailable("write", &path, error))?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 
@@ -127,5 +135,24 @@ fn if_there(outcome: io::Result<()>) -> io::Result<()> {
     match outcome {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         outcome => outcome,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn who_comes_next_does_not_wait_for_a_child_that_is_being_started() {
+        let directory = TempDir::new().expect("a directory");
+        let lock = Lock::take(directory.path()).expect("it is free");
+        let child = lock.file.try_clone().expect("a descriptor as a fork makes it");
+        assert!(matches!(Lock::take(directory.path()), Err(StoreError::InUse(_))));
+        drop(lock);
+        let next = Lock::take(directory.path());
+        drop(child);
+        next.expect("it is free again");
     }
 }

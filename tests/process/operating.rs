@@ -357,3 +357,27 @@ fn an_administrator_with_a_certificate_logs_in_and_live_names_are_completed() {
     let stranger = office.fails(&stranger, 1);
     assert!(stranger.contains("cannot prepare TLS"), "{stranger}");
 }
+
+#[test]
+fn what_a_client_finds_at_a_host_is_explained_with_commands_that_change_it() {
+    let office = Office::logged_in();
+    let upstream = Upstream::start();
+    let _agent = office.world.agent(&office.gateway, &[("shop.example", &upstream.url())], "");
+    let line = "adit explain dial --identity public --to shop.example:80 --detailed-exitcode";
+    let open = office.types(line).ok();
+    assert!(open.starts_with("ALLOWED: everybody may reach shop.example:80, and one endpoint"), "{open}");
+    // Every command that is told works as it is told, and leaves nobody outside who was let in.
+    let commands: Vec<&str> = open.lines().filter_map(|line| line.strip_prefix("      ")).collect();
+    assert_eq!(commands.len(), 4, "{open}");
+    for command in commands {
+        office.types(command).ok();
+    }
+    let routed = office.types(line).ok();
+    assert!(routed.starts_with("ALLOWED: the public may dial service shop.example, and one"), "{routed}");
+    assert!(routed.contains("  A route leads shop.example to service shop.example.\n"), "{routed}");
+    office.types("adit service-policy delete shop.example.dial.public").ok();
+    let denied = office.fails(line, 4);
+    assert!(denied.starts_with("DENIED: no Dial policy lets the public dial"), "{denied}");
+    let nowhere = office.fails(&line.replace("shop.example:80", "other.example:80"), 4);
+    assert!(nowhere.contains("nothing answers at other.example:80"), "{nowhere}");
+}

@@ -7,17 +7,19 @@ use adit_proto::name::Name;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::model::{NameText, Role, Semantic, ServicePolicy, Timestamp, Verb};
+use crate::model::{NameText, PUBLIC, Role, Semantic, ServicePolicy, Timestamp, Verb};
 use crate::snapshot::Snapshot;
 
 pub(crate) use finding::Finding;
+pub use place::{Door, Place, Via, Way};
 
 mod finding;
 mod fix;
+mod place;
 mod text;
 
-/// What is asked. The service is given by its name, or found through the intercept configs by where a client would
-/// connect to.
+/// What is asked. The service is given by its name, or found by where a client would connect to: through intercept
+/// configs, or at the gateway's public listeners.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
     /// To dial or to bind.
@@ -27,17 +29,27 @@ pub struct Question {
     /// Which service.
     pub service: Option<Name>,
     /// Which host and port.
-    pub to: Option<(String, u16)>,
+    pub to: Option<Place>,
 }
 
 impl Question {
-    /// The services it is about: the one that is named, or all that intercept the host and port, by name. What is
-    /// explained is the first that is allowed, or else the first; endpoints of the others are left out.
+    /// The services it is about: the one that is named, or all that intercept the host and port, by name, and that of the
+    /// route that claims it. What is explained is the first that is allowed, or else the first; endpoints of the others
+    /// are left out.
     #[must_use]
     pub fn services(&self, snapshot: &Snapshot) -> Vec<Name> {
         match (&self.service, &self.to) {
             (Some(name), _) => vec![name.clone()],
-            (None, Some((host, port))) => snapshot.intercepting(host, *port),
+            (None, Some(place)) => {
+                // The public has no agent that intercepts.
+                let is_public = self.identity == *PUBLIC;
+                let mut found =
+                    if is_public { Vec::new() } else { snapshot.intercepting(&place.host, place.port) };
+                if let Some(routed) = place.routed().filter(|routed| !found.contains(routed)) {
+                    found.push(routed.clone());
+                }
+                found
+            }
             (None, None) => Vec::new(),
         }
     }
@@ -46,9 +58,8 @@ impl Question {
 /// One live endpoint, as the gateway sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EndpointView {
-    /// The service it is an endpoint of.
-    #[schema(value_type = NameText)]
-    pub service: Name,
+    /// The service it is an endpoint of; or the hosts or the port (`tcp:5432`) that are offered themselves.
+    pub service: String,
     /// The agent: its instance, or the name it gives itself.
     pub agent: String,
     /// Whose session it is.
@@ -86,6 +97,9 @@ pub struct Explanation {
     /// Where a client would connect to, if that was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
+    /// How that comes to the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<Via>,
     /// Whether it is allowed.
     pub allowed: bool,
     /// Whether it would work now: it is allowed and, to dial, somebody offers the service.
@@ -166,48 +180,45 @@ pub fn explain(snapshot: &Snapshot, question: &Question, endpoints: &[EndpointVi
     let who = snapshot.named(&question.identity);
     let is_allowed = |service: &&Name| Finding::new(snapshot, question.verb, who, service).is_allowed();
     let chosen = services.iter().find(is_allowed).or_else(|| services.first());
-    let mut explanation = match chosen {
-        Some(service) => Finding::new(snapshot, question.verb, who, service).explanation(question, endpoints),
-        None => nothing_intercepts(snapshot, question),
+    let mut explanation = match (chosen, &question.to) {
+        (Some(service), _) => {
+            Finding::new(snapshot, question.verb, who, service).explanation(question, endpoints)
+        }
+        (None, Some(place)) => place::unclaimed(snapshot, question, place, endpoints),
+        (None, None) => Explanation::of(
+            question,
+            "no service was asked for: name one, or say where a client would connect to".to_owned(),
+        ),
     };
     let others = services.iter().filter(|other| Some(*other) != chosen);
     let others: Vec<String> = others.take(5).map(ToString::to_string).collect();
     if !others.is_empty() {
-        explanation.notes.push(format!("other services intercept the same: {}", others.join(", ")));
+        explanation.notes.push(format!("the same leads to other services: {}", others.join(", ")));
     }
     explanation
 }
 
-/// No service has an intercept config for it, or none was asked for.
-fn nothing_intercepts(snapshot: &Snapshot, question: &Question) -> Explanation {
-    let (to, verdict) = match &question.to {
-        Some((host, port)) => {
-            (Some(format!("{host}:{port}")), format!("no service intercepts {host}:{port}"))
-        }
-        None => {
-            (None, "no service was asked for: name one, or say where a client would connect to".to_owned())
-        }
-    };
-    let hosts = question.to.iter().flat_map(|(host, _)| snapshot.intercepts_near(host));
-    let notes = hosts.map(|(service, said)| format!("service {service} intercepts {said}")).collect();
-    Explanation {
-        verb: question.verb,
-        identity: question.identity.clone(),
-        service: None,
-        to,
-        allowed: false,
-        works: false,
-        verdict,
-        notes,
-        matched: Vec::new(),
-        nearly: Vec::new(),
-        nearly_more: 0,
-        endpoints: Vec::new(),
-        fixes: Vec::new(),
-    }
-}
-
 impl Explanation {
+    /// A no with its verdict, and nothing else yet.
+    fn of(question: &Question, verdict: String) -> Self {
+        Self {
+            verb: question.verb,
+            identity: question.identity.clone(),
+            service: None,
+            to: question.to.as_ref().map(ToString::to_string),
+            via: None,
+            allowed: false,
+            works: false,
+            verdict,
+            notes: Vec::new(),
+            matched: Vec::new(),
+            nearly: Vec::new(),
+            nearly_more: 0,
+            endpoints: Vec::new(),
+            fixes: Vec::new(),
+        }
+    }
+
     /// The answer without what only an administrator should see: no policies, no endpoints, no names but those that
     /// were asked about, and not whether they exist.
     #[must_use]
@@ -225,6 +236,7 @@ impl Explanation {
             identity: identity.clone(),
             service: if to.is_some() { None } else { self.service.clone() },
             to: to.clone(),
+            via: None,
             allowed: *allowed,
             works: *works,
             verdict,

@@ -145,6 +145,12 @@ impl Snapshot {
         Some((&route.0, &route.1))
     }
 
+    /// The hosts that routes claim, with their services.
+    pub fn routed_hosts(&self) -> impl Iterator<Item = (&HostPattern, &Name)> {
+        let Routes { exact, suffix, any, .. } = &self.routes;
+        exact.values().chain(suffix.values()).chain(any).map(|(hosts, service)| (hosts, service))
+    }
+
     /// The service that a public TCP port leads to.
     #[must_use]
     pub fn route_for_port(&self, port: u16) -> Option<&Name> {

@@ -54,6 +54,8 @@ pub(crate) struct About {
     pub(crate) state: &'static str,
     pub(crate) trust_domain: Option<String>,
     pub(crate) hostname: String,
+    /// The ports of its HTTP listeners.
+    pub(crate) http_ports: Vec<u16>,
 }
 
 /// What the interface answers from.

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use ::http::uri::Authority;
 use ::http::{Request, Version};
 use adit_control::Snapshot;
+use adit_proto::name::Name;
 use adit_proto::names::{HostPattern, Hostname, ServiceName};
 use adit_proto::reason::Reason;
 
 use crate::flow::DataPlane;
 use crate::grants::Grant;
 use crate::refusal::Refusal;
-use crate::sessions::Service;
+use crate::sessions::{Service, Sessions};
 
 /// The host a request names: the authority of its target, else its `Host`. `None` for an HTTP/1.0 request that
 /// names none; only a catch-all can serve it.
@@ -72,20 +73,15 @@ pub(crate) async fn resolve(
         let grant = Arc::clone(&service.public);
         (service, grant)
     };
-    let routed = host.as_ref().and_then(|host| snapshot.route_for_host(host));
-    let offered = plane.sessions.service_for(host.as_ref());
-    match (routed, offered) {
-        (None, Some(service)) => return Ok(offered_to_all(service)),
-        (Some((pattern, _)), Some(service)) if service.is_held() && is_narrower(&service.name, pattern) => {
-            return Ok(offered_to_all(service));
-        }
-        (Some((pattern, name)), _) => {
+    match claimant(host.as_ref(), snapshot, &plane.sessions) {
+        Some(Claimant::Offer(service)) => return Ok(offered_to_all(service)),
+        Some(Claimant::Route(pattern, name)) => {
             let service = plane.sessions.named(name);
             let by = ServiceName::Host(pattern.clone());
             let grant = service.public_by(&by, snapshot, plane.sessions.grants());
             return Ok((service, grant));
         }
-        (None, None) => {}
+        None => {}
     }
     let came_back = plane.sessions.wait_for_service(host.as_ref(), plane.limits.agent_wait).await;
     came_back.map(offered_to_all).ok_or_else(|| {
@@ -95,6 +91,31 @@ pub(crate) async fn resolve(
         );
         Refusal::new(Reason::NoRoute, detail)
     })
+}
+
+/// Who has a host now.
+#[derive(Debug)]
+pub(crate) enum Claimant<'s> {
+    /// A route for these hosts, to the service of this name.
+    Route(&'s HostPattern, &'s Name),
+    /// Agents, who offer it themselves.
+    Offer(Arc<Service>),
+}
+
+/// Who has a host, of routes and what agents offer; `None`: nobody yet.
+pub(crate) fn claimant<'s>(
+    host: Option<&Hostname>,
+    snapshot: &'s Snapshot,
+    sessions: &Sessions,
+) -> Option<Claimant<'s>> {
+    let routed = host.and_then(|host| snapshot.route_for_host(host));
+    match (routed, sessions.service_for(host)) {
+        (None, offered) => offered.map(Claimant::Offer),
+        (Some((pattern, _)), Some(service)) if service.is_held() && is_narrower(&service.name, pattern) => {
+            Some(Claimant::Offer(service))
+        }
+        (Some((pattern, name)), _) => Some(Claimant::Route(pattern, name)),
+    }
 }
 
 /// Whether what is offered is for fewer hosts than a route that is for the same host.

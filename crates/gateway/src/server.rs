@@ -180,6 +180,7 @@ impl Gateway {
                 state: if config.state.directory.is_some() { "directory" } else { "memory" },
                 trust_domain: Some(enrolling.authority().trust_domain().to_owned()),
                 hostname: hostname.clone(),
+                http_ports: publics.iter().map(|public| public.addr.port()).collect(),
             },
             enrolling: Arc::clone(&enrolling),
             draining: serving.draining.clone(),

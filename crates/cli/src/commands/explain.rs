@@ -27,6 +27,7 @@ pub(crate) enum Verb {
 Examples:
   adit explain dial --identity dev.client --service local.prometheus.svc
   adit explain dial --identity dev.client --to local.prometheus.svc:80
+  adit explain dial --identity public --to app.example.com:443
   adit explain bind --identity web.agent --service web -o json
   adit explain dial --identity public --service web --detailed-exitcode   (0 allowed, 4 denied)
 
@@ -39,7 +40,8 @@ pub(crate) struct Args {
     /// Which service.
     #[arg(long, value_name = "SERVICE", required_unless_present = "to")]
     service: Option<Name>,
-    /// Where a client would connect to; the service is found by its intercept.v1 config.
+    /// Where a client would connect to. An identity finds a service there by its intercept.v1 config, clients of public
+    /// listeners by a route, or what agents offer themselves.
     #[arg(long, value_name = "HOST:PORT")]
     to: Option<String>,
     /// End with exit code 4 when it is denied.

@@ -105,18 +105,26 @@ impl<'a> Finding<'a> {
     pub(super) fn explanation(&self, question: &Question, endpoints: &[EndpointView]) -> Explanation {
         let (matched, nearly) = self.policies();
         let allowed = self.is_allowed();
-        let endpoints: Vec<EndpointView> =
-            endpoints.iter().filter(|endpoint| endpoint.service == *self.service).cloned().collect();
+        let endpoints: Vec<EndpointView> = endpoints
+            .iter()
+            .filter(|it| self.service.as_str().eq_ignore_ascii_case(&it.service))
+            .cloned()
+            .collect();
         let works = allowed && (self.verb == Verb::Bind || !endpoints.is_empty());
         Explanation {
             verb: self.verb,
             identity: question.identity.clone(),
             service: Some(self.service.clone()),
-            to: question.to.as_ref().map(|(host, port)| format!("{host}:{port}")),
+            to: question.to.as_ref().map(ToString::to_string),
+            via: question.to.as_ref().and_then(|place| place.via(self.snapshot, question, self.service)),
             allowed,
             works,
             verdict: self.verdict(&question.identity, endpoints.len()),
-            notes: self.notes(&question.identity, &matched),
+            notes: self
+                .notes(&question.identity, &matched)
+                .into_iter()
+                .chain(self.place_notes(question))
+                .collect(),
             fixes: self.fixes(&question.identity, &nearly, !endpoints.is_empty()),
             matched: matched.into_iter().map(Into::into).collect(),
             nearly_more: nearly.len().saturating_sub(SHOWN),
@@ -127,6 +135,15 @@ impl<'a> Finding<'a> {
                 .collect(),
             endpoints,
         }
+    }
+
+    /// What there is to know of where a client would connect to.
+    fn place_notes(&self, question: &Question) -> Vec<String> {
+        let Some(place) = &question.to else { return Vec::new() };
+        if place.via(self.snapshot, question, self.service).is_none() {
+            return vec![format!("{place} does not lead to service {}", self.service)];
+        }
+        place.notes(self.snapshot, question, Some(self.service))
     }
 
     /// The verdict as a sentence.

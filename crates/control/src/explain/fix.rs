@@ -2,9 +2,10 @@
 
 use adit_proto::limits::MAX_NAME;
 use adit_proto::name::Name;
+use adit_proto::names::{HostPattern, ServiceName};
 
-use super::Fix;
 use super::finding::{Finding, Near};
+use super::{EndpointView, Fix, Place, Question};
 use crate::model::Verb;
 use crate::policy::Who;
 use crate::snapshot::{Member, Snapshot};
@@ -118,4 +119,65 @@ fn start(who: &str, credential: &str, service: &Name) -> Fix {
         ),
         command: "adit agent -f agent.yaml".to_owned(),
     }
+}
+
+/// A route from here to a service.
+pub(super) fn route(snapshot: &Snapshot, place: &Place, service: Option<&Name>) -> Fix {
+    // A listener of the gateway's own tells hosts apart, and so does whatever stands in front of it.
+    let by_host = place.http_ports.contains(&place.port) || matches!(place.port, 80 | 443);
+    let host = place.host.parse().ok().filter(|_| by_host);
+    let claim = host.map_or(ServiceName::Tcp(place.port), |host| ServiceName::Host(HostPattern::Exact(host)));
+    let service = service.map_or("SERVICE", Name::as_str);
+    Fix {
+        what: format!("have a route lead clients from there to service {service}"),
+        command: route_command(&free_service(snapshot, &claim), &claim, service),
+    }
+}
+
+fn route_command(name: &str, claim: &ServiceName, service: &str) -> String {
+    let claim = match claim.tcp_port() {
+        Some(port) => format!("--ports {port}"),
+        None => format!("--hosts \"{claim}\""),
+    };
+    format!("adit edge create route \"{name}\" {claim} --service \"{service}\"")
+}
+
+/// A name for the service behind hosts or a port, which no service has yet.
+fn free_service(snapshot: &Snapshot, claim: &ServiceName) -> String {
+    let plain = match claim {
+        ServiceName::Host(HostPattern::Exact(host)) => host.to_string(),
+        ServiceName::Host(HostPattern::Suffix(domain)) => domain.to_string(),
+        ServiceName::Tcp(port) => format!("tcp-{port}"),
+        _ => "web".to_owned(),
+    };
+    let plain = if plain.parse::<Name>().is_ok() { plain } else { "web".to_owned() };
+    let is_free = |name: &String| name.parse().is_ok_and(|name: Name| snapshot.service(&name).is_none());
+    let numbered = (2..1000).map(|number| format!("{plain}-{number}"));
+    std::iter::once(plain.clone()).chain(numbered).find(is_free).unwrap_or(plain)
+}
+
+/// What agents offer themselves becomes a service of which policies decide. The route comes last: until then everything
+/// is as it was.
+pub(super) fn claim(
+    snapshot: &Snapshot,
+    question: &Question,
+    claim: &ServiceName,
+    endpoints: &[EndpointView],
+) -> Vec<Fix> {
+    let name = free_service(snapshot, claim);
+    let Ok(service) = name.parse::<Name>() else { return Vec::new() };
+    let mut fixes = vec![Fix {
+        what: "to have policies decide, make it a service (one after another)".to_owned(),
+        ..create_service(&service)
+    }];
+    let mut agents: Vec<Name> = endpoints.iter().filter_map(|it| it.identity.parse().ok()).collect();
+    agents.sort();
+    agents.dedup();
+    fixes.extend(agents.iter().take(3).map(|agent| policy(snapshot, Verb::Bind, agent, &service)));
+    fixes.push(policy(snapshot, Verb::Dial, &question.identity, &service));
+    fixes.push(Fix {
+        what: "from here on, whom no policy lets dial it is refused".to_owned(),
+        command: route_command(&name, claim, &name),
+    });
+    fixes
 }

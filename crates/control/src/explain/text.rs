@@ -15,8 +15,8 @@ impl fmt::Display for Explanation {
             (false, _) => "DENIED",
         };
         wrapped(f, "", &format!("{word}: {}.", self.verdict))?;
-        if let (Some(to), Some(service)) = (&self.to, &self.service) {
-            wrapped(f, "  ", &format!("{to} is intercepted by service {service}."))?;
+        if let (Some(to), Some(via)) = (&self.to, &self.via) {
+            wrapped(f, "  ", &via.sentence(to, self.service.as_ref()))?;
         }
         for note in &self.notes {
             wrapped(f, "  ", note)?;

@@ -1,6 +1,6 @@
 //! Policies mean what OpenZiti's mean, and what is explained agrees with what is decided.
 
-use crate::explain::{EndpointView, Question, explain};
+use crate::explain::{EndpointView, Place, Question, explain};
 use crate::model::{Model, Resource, Verb};
 use crate::policy::{Subject, Who, authorize, authorize_offer};
 use crate::snapshot::{Generation, Local, Snapshot};
@@ -90,12 +90,12 @@ fn what_is_explained_agrees_with_what_is_decided_and_names_the_command() {
         "{text}"
     );
     assert!(ask("dev.clent", "web").to_string().contains("did you mean Dev.Client?"));
-    let to = Some(("local.prometheus.svc".to_owned(), 80));
+    let to = Some(Place::new("local.prometheus.svc".to_owned(), 80));
     let found = explain(
         &snapshot,
         &Question { verb: Verb::Dial, identity: "dev.client".parse().unwrap(), service: None, to },
         &[EndpointView {
-            service: "local.prometheus.svc".parse().unwrap(),
+            service: "local.prometheus.svc".to_owned(),
             agent: "a".to_owned(),
             identity: "local.prometheus.id".to_owned(),
             upstream: "127.0.0.1:9090".to_owned(),

@@ -2,10 +2,10 @@
 
 use std::time::SystemTime;
 
-use adit_control::explain::{EndpointView, ProbeView, Question, explain as explained};
+use adit_control::Snapshot;
+use adit_control::explain::{Door, EndpointView, Place, ProbeView, Question, explain as explained};
 use adit_control::model::Verb;
-use adit_proto::name::Name;
-use adit_proto::names::ServiceName;
+use adit_proto::names::{Hostname, ServiceName};
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
@@ -16,6 +16,7 @@ use super::Api;
 use super::answer::json;
 use super::asked::{Wanted, name};
 use super::problem::Problem;
+use crate::router::{Claimant, claimant};
 
 /// What is asked.
 #[derive(Debug, Deserialize)]
@@ -42,34 +43,65 @@ pub(super) async fn explain(
     }
     let to = asked.to.as_deref();
     let to = to.map(|to| place(to).ok_or_else(|| invalid(format!("to: `{to}` is no host:port"))));
+    let snapshot = api.snapshots.current();
+    let to = to.transpose()?.map(|place| found(&api, &snapshot, place));
     let question = Question {
         verb,
         identity: name(&asked.identity)?,
         service: asked.service.as_deref().map(name).transpose()?,
-        to: to.transpose()?,
+        to,
     };
-    let snapshot = api.snapshots.current();
-    let endpoints = endpoints(&api, &question.services(&snapshot));
+    let endpoints = endpoints(&api, &snapshot, &question);
     Ok(json(StatusCode::OK, &explained(&snapshot, &question, &endpoints)))
 }
 
 /// A host and a port.
-fn place(text: &str) -> Option<(String, u16)> {
+fn place(text: &str) -> Option<Place> {
     let (host, port) = text.rsplit_once(':')?;
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     let port = port.parse().ok().filter(|port| *port > 0)?;
-    (!bare.is_empty()).then(|| (bare.to_owned(), port))
+    (!bare.is_empty()).then(|| Place::new(bare.to_owned(), port))
 }
 
-/// Who offers these services now.
-fn endpoints(api: &Api, services: &[Name]) -> Vec<EndpointView> {
+/// The place with what the public listeners have for it now.
+fn found(api: &Api, snapshot: &Snapshot, place: Place) -> Place {
+    let host = || {
+        let host: Hostname =
+            if place.host.contains(':') { format!("[{}]", place.host).parse() } else { place.host.parse() }
+                .ok()?;
+        Some(match claimant(Some(&host), snapshot, &api.sessions)? {
+            Claimant::Route(hosts, service) => Door::Route(ServiceName::Host(hosts.clone()), service.clone()),
+            Claimant::Offer(service) => Door::Offer(service.name.clone()),
+        })
+    };
+    let by_port = ServiceName::Tcp(place.port);
+    let door = match snapshot.route_for_port(place.port) {
+        Some(service) => Some(Door::Route(by_port, service.clone())),
+        // It is bound while somebody offers it.
+        None if api.sessions.at_port(place.port).is_some_and(|it| it.is_held()) => Some(Door::Offer(by_port)),
+        None => host(),
+    };
+    Place { door, http_ports: api.about.http_ports.clone(), ..place }
+}
+
+/// Who offers what is asked about now.
+fn endpoints(api: &Api, snapshot: &Snapshot, question: &Question) -> Vec<EndpointView> {
+    let named = question.services(snapshot).into_iter().map(ServiceName::Named);
+    let direct = question.to.as_ref().and_then(|place| match &place.door {
+        Some(Door::Offer(claim)) => Some(claim.clone()),
+        Some(Door::Route(..)) | None => None,
+    });
+    let wanted: Vec<ServiceName> = named.chain(direct).collect();
     let mut found = Vec::new();
     for agent in api.sessions.list() {
         let since = agent.since.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let last_probe = agent.last_canary().map(|(age, ok)| ProbeView { age_seconds: age.as_secs(), ok });
         for (service, upstream) in agent.served() {
-            let ServiceName::Named(service) = service else { continue };
-            if services.contains(&service) {
+            if wanted.contains(&service) {
+                let service = match service {
+                    ServiceName::Named(name) => name.to_string(),
+                    other => other.to_string(),
+                };
                 let shown = if agent.hostname.is_empty() {
                     agent.instance.to_string()
                 } else {
@@ -89,8 +121,8 @@ mod tests {
 
     #[test]
     fn a_place_is_a_host_and_a_port() {
-        assert_eq!(place("a.example:80"), Some(("a.example".to_owned(), 80)));
-        assert_eq!(place("[::1]:80"), Some(("::1".to_owned(), 80)));
+        assert_eq!(place("a.example:80"), Some(Place::new("a.example".to_owned(), 80)));
+        assert_eq!(place("[::1]:80"), Some(Place::new("::1".to_owned(), 80)));
         for text in ["a", ":80", "a:0", "a:x", "a:70000"] {
             assert_eq!(place(text), None, "{text}");
         }

@@ -1,7 +1,7 @@
 //! What a network, and whoever stops processes, can do to an agent and its gateway under load: every request ends,
 //! the tunnel is back as soon as it can be, and the counts are exact afterwards.
 //!
-//! `cargo xtask chaos` runs these with a network that is gone for five minutes.
+//! `cargo xtask chaos` runs these with a network that is gone for five minutes, and takes the time that things take.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -11,17 +11,16 @@ use rustix::process::Signal;
 use crate::support::link::Link;
 use crate::support::load::{FILE, Load, files, is_at_rest};
 use crate::support::upstream::Upstream;
-use crate::support::wait::{SOON, time, until};
+use crate::support::wait::{SOON, promised, time, until};
 use crate::support::world::{Agent, Gateway, World};
 
 /// How long the network is gone, unless the environment says otherwise: longer than any dial or handshake lasts.
 const GONE: Duration = Duration::from_secs(12);
-/// A lane that carries something is known to be dead after 4 s, and has the others asked after one; the rest is a busy
-/// machine's.
+/// A lane that carries something is known to be dead after 4 s, and has the others asked after one.
 const NOTICED: Duration = Duration::from_secs(8);
 /// The longest pause between two tries in the first minute of an outage, and after it.
 const CAPS: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(30)];
-/// What a handshake and a busy machine may add to a pause.
+/// What a handshake may add to a pause.
 const GRACE: Duration = Duration::from_secs(3);
 
 /// A tunnel whose agent and gateway meet over a link.
@@ -84,7 +83,9 @@ fn is_up(agent: &Agent, wanted: f64) -> Result<(), String> {
 #[track_caller]
 fn is_back(tunnel: &Tunnel, within: Duration) -> Duration {
     let started = Instant::now();
-    until("the tunnel is back", within, || crate::support::http::text(tunnel.public(), "load", "/hello"));
+    until("the tunnel is back", promised(within), || {
+        crate::support::http::text(tunnel.public(), "load", "/hello")
+    });
     started.elapsed()
 }
 
@@ -94,9 +95,9 @@ fn a_network_that_is_gone_for_long_is_noticed_and_used_as_soon_as_it_is_back() {
     let tunnel = Tunnel::start();
     tunnel.link.falls_silent();
     let began = Instant::now();
-    until("the agent knows that the gateway is gone", NOTICED, || is_up(&tunnel.agent, 0.0));
+    until("the agent knows that the gateway is gone", promised(NOTICED), || is_up(&tunnel.agent, 0.0));
     let noticed = began.elapsed();
-    until("the gateway knows that the agent is gone", NOTICED, || {
+    until("the gateway knows that the agent is gone", promised(NOTICED), || {
         let count = tunnel.gateway.scrape().sum("adit_sessions", &[]);
         if count < 0.5 { Ok(()) } else { Err(format!("{count} sessions")) }
     });
@@ -119,11 +120,11 @@ fn a_network_that_is_gone_for_long_is_noticed_and_used_as_soon_as_it_is_back() {
 fn a_network_that_loses_one_direction_is_noticed_too() {
     let tunnel = Tunnel::start();
     tunnel.link.loses_what_the_agent_sends();
-    until("the gateway knows that it does not hear the agent", NOTICED, || {
+    until("the gateway knows that it does not hear the agent", promised(NOTICED), || {
         let count = tunnel.gateway.scrape().sum("adit_sessions", &[]);
         if count < 0.5 { Ok(()) } else { Err(format!("{count} sessions")) }
     });
-    until("the agent knows it too", NOTICED, || is_up(&tunnel.agent, 0.0));
+    until("the agent knows it too", promised(NOTICED), || is_up(&tunnel.agent, 0.0));
     tunnel.link.is_back();
     let back = is_back(&tunnel, CAPS[0] + GRACE);
     eprintln!("back after {back:?}");
@@ -173,7 +174,7 @@ fn a_process_that_is_stopped_is_given_up_and_taken_back_when_it_goes_on() {
         let stopped = if stops_agent { &mut tunnel.agent.process } else { &mut tunnel.gateway.process };
         stopped.signal(Signal::STOP);
         if stops_agent {
-            until("the gateway gives the agent up", NOTICED, || {
+            until("the gateway gives the agent up", promised(NOTICED), || {
                 let count = tunnel.gateway.scrape().sum("adit_sessions", &[]);
                 if count < 0.5 { Ok(()) } else { Err(format!("{count} sessions")) }
             });

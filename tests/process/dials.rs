@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use adit_testkit::tcp::Tcp;
 use adit_testkit::{AgentPlan, Rights, ports};
@@ -130,6 +130,6 @@ fn an_address_can_stand_for_a_service() {
     tcp.read_to_string(&mut back).unwrap();
     assert_eq!(back, "desserts");
     dial.signal(rustix::process::Signal::TERM);
-    assert_eq!(dial.exit_code(Duration::from_secs(20)), 0);
+    assert_eq!(dial.exit_code(SOON), 0);
     scene.finish();
 }

@@ -1,7 +1,6 @@
 //! The end of a process: what is open may finish, what cannot wait is cut, and the exit code says which.
 
 use std::io::{self, Read as _};
-use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -121,7 +120,7 @@ fn a_second_signal_ends_either_role_at_once() {
             let mut open = Open::with_drain_timeout("60s");
             open.drain(role, signal);
             open.process(role).signal(signal);
-            assert_eq!(open.process(role).exit_code(Duration::from_secs(5)), code, "{role:?} {signal:?}");
+            assert_eq!(open.process(role).exit_code(SOON), code, "{role:?} {signal:?}");
             assert!(open.rest().is_err());
         }
     }
@@ -136,9 +135,9 @@ fn idle_roles_end_at_once_with_0() {
     let mut kept = Connection::open(gateway.public(), SOON).unwrap();
     assert_eq!(kept.exchange(&Request::get("x", "/")).unwrap().status, 204);
     agent.process.signal(Signal::TERM);
-    assert_eq!(agent.process.exit_code(Duration::from_secs(5)), 0);
+    assert_eq!(agent.process.exit_code(SOON), 0);
     gateway.process.signal(Signal::TERM);
-    assert_eq!(gateway.process.exit_code(Duration::from_secs(5)), 0);
+    assert_eq!(gateway.process.exit_code(SOON), 0);
 }
 
 #[test]
@@ -179,8 +178,8 @@ fn an_agent_whose_gateway_has_gone_ends_with_0() {
     let mut kept = Connection::open(gateway.public(), SOON).unwrap();
     assert_eq!(kept.exchange(&Request::get("x", "/hello")).unwrap().status, 200);
     gateway.process.signal(Signal::TERM);
-    assert_eq!(gateway.process.exit_code(Duration::from_secs(5)), 0);
+    assert_eq!(gateway.process.exit_code(SOON), 0);
     agent.process.line(&["session ended"]);
     agent.process.signal(Signal::TERM);
-    assert_eq!(agent.process.exit_code(Duration::from_secs(5)), 0);
+    assert_eq!(agent.process.exit_code(SOON), 0);
 }

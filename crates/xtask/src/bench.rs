@@ -50,6 +50,11 @@ impl Scale {
     const USUAL: Self = Self { seconds: 2, rounds: 3, bulk_mib: 1024, idle: 5000, agents: 100 };
     const QUICK: Self = Self { seconds: 1, rounds: 1, bulk_mib: 32, idle: 100, agents: 3 };
 
+    /// The same with more time.
+    fn longer(&self) -> Self {
+        Self { seconds: self.seconds * 10, ..self.clone() }
+    }
+
     fn bulk_bytes(&self) -> u64 {
         u64::from(self.bulk_mib) << 20
     }
@@ -178,8 +183,7 @@ fn upstream(tool: &Path, folder: &Path) -> Result<(Owned, u16)> {
     let launch = owned::Launch::new(tool).with(["bench", "tool", "upstream", &format!("127.0.0.1:{port}")]);
     let mut upstream = launch.start(&folder.join("upstream.log"))?;
     let target = Target { port, host: "127.0.0.1".into() };
-    let patience = std::time::Duration::from_secs(10);
-    target.wait(std::time::Instant::now(), patience, &mut [&mut upstream])?;
+    target.wait(std::time::Instant::now(), owned::PATIENCE, &mut [&mut upstream])?;
     Ok((upstream, port))
 }
 
@@ -238,7 +242,12 @@ impl Run<'_> {
             self.peers.clone().into_iter().map(|peer| (peer, None)).collect();
         for step in steps {
             for (peer, running) in &mut standing {
-                let seen = self.on_standing(step, peer, running);
+                let mut seen = self.on_standing(step, peer, running, &self.options.scale);
+                if seen.is_err() && self.options.is_quick {
+                    // Nothing is measured, and a second of a busy machine may be too short for a single request.
+                    *running = None;
+                    seen = self.on_standing(step, peer, running, &self.options.scale.longer());
+                }
                 if seen.is_err() {
                     // The next step gets a new one.
                     *running = None;
@@ -248,24 +257,40 @@ impl Run<'_> {
         }
     }
 
-    fn on_standing(&self, step: &Step, peer: &Peer, running: &mut Option<Standing>) -> Result<steps::Seen> {
+    fn on_standing(
+        &self,
+        step: &Step,
+        peer: &Peer,
+        running: &mut Option<Standing>,
+        scale: &Scale,
+    ) -> Result<steps::Seen> {
         let standing = match running {
             Some(standing) => standing,
             None => {
                 let standing = running.insert(self.ground.start(peer)?);
                 // What only the first requests meet is no part of any step.
                 let warm = How::Kept { size: 1024, connections: 16 };
-                steps::measure(warm, &self.bracket, standing, &Scale { seconds: 1, ..self.options.scale })?;
+                steps::measure(
+                    warm,
+                    &self.bracket,
+                    standing,
+                    &Scale { seconds: 1.max(scale.seconds / 10), ..scale.clone() },
+                )?;
                 standing
             }
         };
-        steps::measure(step.how, &self.bracket, standing, &self.options.scale)
+        steps::measure(step.how, &self.bracket, standing, scale)
     }
 
     fn fresh_step(&mut self, round: u32, step: &Step) {
         let How::Fresh(what) = step.how else { return };
         for peer in self.peers.clone() {
-            let seen = fresh::run(what, &self.ground, &self.bracket, peer, &self.options.scale);
+            let scale = &self.options.scale;
+            let run = |scale: &Scale| fresh::run(what, &self.ground, &self.bracket, peer, scale);
+            let seen = match run(scale) {
+                Err(_) if self.options.is_quick => run(&scale.longer()),
+                seen => seen,
+            };
             self.keep(round, step, peer, seen);
         }
     }

@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::http::{Connection, Request};
-use super::wait::{SOON, pause, until};
+use super::wait::{SOON, pause, promised, until};
 use super::world::{Agent, Gateway, GatewayFile};
 
 const CLIENTS: usize = 16;
 /// More than the gateway lets a request wait for anything; a request that takes longer hangs.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How long the tunnel may take to answer again. Far more than a step of the backoff, as the machine may be busy.
+/// How long the tunnel may take to answer again: far more than a step of the backoff.
 const RECOVERY: Duration = Duration::from_secs(5);
 /// Requests wait only this long for an agent, so that a test sees them refused.
 pub(crate) const FILE: GatewayFile<'_> =
@@ -103,8 +103,9 @@ fn client(number: usize, public: SocketAddr, tally: &Tally, is_over: &AtomicBool
         let request = &requests[turn % 2];
         let started = Instant::now();
         let mut exchange = || -> io::Result<(u16, String, Connection)> {
-            let mut connection = kept.take().map_or_else(|| Connection::open(public, DEADLINE), Ok)?;
-            let response = connection.within(DEADLINE).exchange(request)?;
+            let mut connection =
+                kept.take().map_or_else(|| Connection::open(public, promised(DEADLINE)), Ok)?;
+            let response = connection.within(promised(DEADLINE)).exchange(request)?;
             let reason = response.head.field("adit-reason").unwrap_or_default().to_owned();
             if response.status == 200 && response.body != request.body.unwrap_or(b"hello\n") {
                 tally.faults.lock().push(format!("a 200 with another body: {:?}", response.head));
@@ -162,8 +163,9 @@ pub(crate) fn is_at_rest(gateway: &Gateway, agent: &Agent, base: [f64; 2]) {
 /// Waits until a new connection gets an answer, and says how long that took since `started`.
 #[track_caller]
 pub(crate) fn recovery(what: &str, public: SocketAddr, started: Instant) {
-    until(&format!("{what} is back"), RECOVERY, || {
-        let mut connection = Connection::open(public, RECOVERY).map_err(|error| error.to_string())?;
+    until(&format!("{what} is back"), promised(RECOVERY), || {
+        let mut connection =
+            Connection::open(public, promised(RECOVERY)).map_err(|error| error.to_string())?;
         let said = connection.exchange(&Request::get("load", "/hello")).map_err(|error| error.to_string())?;
         if said.status == 200 { Ok(()) } else { Err(said.head.first) }
     });

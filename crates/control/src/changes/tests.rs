@@ -140,7 +140,7 @@ async fn what_one_gateway_writes_the_other_publishes_and_neither_overwrites_the_
         () = async {
             one.put_all(vec![identity("alice")]).await;
             let revision = one.revision();
-            tokio::time::timeout(Duration::from_secs(10), published.wait_for(|it| *it >= revision)).await.unwrap().unwrap();
+            tokio::time::timeout(Duration::from_secs(60), published.wait_for(|it| *it >= revision)).await.unwrap().unwrap();
         } => {}
     }
     assert_eq!(other.model(), one.model());

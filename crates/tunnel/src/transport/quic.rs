@@ -155,6 +155,8 @@ pub struct PathState {
     pub sent: u64,
     /// Of these, believed lost.
     pub lost: u64,
+    /// Bytes that may be under way.
+    pub window: u64,
 }
 
 /// Tells how a connection is doing, for as long as it lives.
@@ -167,7 +169,7 @@ impl PathProbe {
     pub fn state(&self) -> Option<PathState> {
         let connection = self.0.upgrade()?;
         let path = connection.stats().path;
-        Some(PathState { rtt: path.rtt, sent: path.sent_packets, lost: path.lost_packets })
+        Some(PathState { rtt: path.rtt, sent: path.sent_packets, lost: path.lost_packets, window: path.cwnd })
     }
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::Scale;
 use super::measure::{Bracket, Figures, Held};
-use super::owned::{Owned, Target, free_ports, pause, wait_for_listener};
+use super::owned::{Owned, PATIENCE, Target, free_ports, pause, wait_for_listener};
 use super::peers::{Kind, Peer};
 use super::standing::{Ground, Standing};
 use super::steps::{Fresh, How, Seen, measure};
@@ -17,7 +17,6 @@ use super::usage::Memory;
 const SETTLE: Duration = Duration::from_millis(500);
 /// How long nothing happens while the processor time of idleness is taken.
 const IDLE: Duration = Duration::from_secs(3);
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Measures the step, or says that it makes no sense for this peer.
 ///

@@ -6,6 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -15,6 +16,8 @@ use super::usage;
 use crate::process::{line, program};
 
 const POLL: Duration = Duration::from_millis(2);
+/// How long a start may take before it is taken to hang.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How a process is started; it can be started more than once.
 #[derive(Debug, Clone)]
@@ -171,11 +174,11 @@ impl Target {
 /// Waits until somebody listens on the port.
 ///
 /// # Errors
-/// When nobody does for 10 s.
+/// When nobody does for a minute.
 pub(super) fn wait_for_listener(port: u16) -> Result<()> {
     let start = Instant::now();
     while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-        if start.elapsed() > Duration::from_secs(10) {
+        if start.elapsed() > PATIENCE {
             bail!("nobody listens on port {port}");
         }
         pause(POLL);
@@ -183,17 +186,23 @@ pub(super) fn wait_for_listener(port: u16) -> Result<()> {
     Ok(())
 }
 
-/// Ports nobody listens on. Somebody else may take one before its user does; then the start fails and says so.
+/// Ports nobody listens on, each given once. They lie below those that the system gives to the thousands of connections
+/// of a benchmark. Somebody else may still take one before its user does; then the start fails and says so.
 ///
 /// # Errors
 /// When no port can be bound.
 pub(super) fn free_ports<const N: usize>() -> Result<[u16; N]> {
-    let mut listeners = Vec::new();
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 10_000;
+    const COUNT: u16 = 10_000;
+    let start = u16::try_from(std::process::id() % 97)? * 100;
     let mut ports = [0; N];
     for port in &mut ports {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot bind a port")?;
-        *port = listener.local_addr().context("a listener has no address")?.port();
-        listeners.push(listener);
+        let mut candidates =
+            (0..COUNT).map(|_| FIRST + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT);
+        *port = candidates
+            .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+            .context("cannot bind a port")?;
     }
     Ok(ports)
 }
@@ -218,7 +227,7 @@ mod tests {
         let mut owned = Launch::new("sh").with(["-c", "echo out of luck; exit 1"]).start(&log).unwrap();
         let [port] = free_ports().unwrap();
         let target = Target { port, host: "h".into() };
-        let error = target.wait(Instant::now(), Duration::from_secs(10), &mut [&mut owned]).unwrap_err();
+        let error = target.wait(Instant::now(), PATIENCE, &mut [&mut owned]).unwrap_err();
         fs::remove_file(&log).unwrap();
         assert!(error.to_string().contains("a process ended"), "{error}");
         assert!(error.to_string().contains("out of luck"), "{error}");
@@ -234,7 +243,7 @@ mod tests {
             if tree.len() > 1 {
                 break tree;
             }
-            assert!(start.elapsed() < Duration::from_secs(10), "no child");
+            assert!(start.elapsed() < PATIENCE, "no child");
         };
         drop(owned);
         fs::remove_file(&log).unwrap();
@@ -245,7 +254,7 @@ mod tests {
                 if stat.is_empty() || stat.contains(") Z ") {
                     break;
                 }
-                assert!(start.elapsed() < Duration::from_secs(20), "{stat}");
+                assert!(start.elapsed() < 2 * PATIENCE, "{stat}");
                 pause(POLL);
             }
         }

@@ -6,10 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use super::owned::{Launch, Owned, Target, free_ports, wait_for_listener};
+use super::owned::{Launch, Owned, PATIENCE, Target, free_ports, wait_for_listener};
 use super::peers::{Peer, Place, Plan, Programs};
-
-const START: Duration = Duration::from_secs(20);
 
 /// Where peers are started.
 #[derive(Debug)]
@@ -61,7 +59,7 @@ impl Standing {
             start = Instant::now();
             standing.start_client()?;
         }
-        standing.set_up = standing.wait(start, START)?;
+        standing.set_up = standing.wait(start, PATIENCE)?;
         Ok(standing)
     }
 

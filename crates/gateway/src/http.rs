@@ -164,7 +164,7 @@ where
     let on_refusal =
         Box::new(move |refused: &guard::Refusal| observe.head_refused(refused.reason, peer.ip()));
     let (guarded, handle) = guard::Guard::new(io, Arc::clone(&serving.guard), on_refusal);
-    let connection = Arc::new(Connection::new(peer, scheme, Some(handle)));
+    let connection = Arc::new(Connection::new(peer, scheme, Some(handle.clone())));
     let asked = Notify::new();
     let service = service_fn(|request| {
         asked.notify_one();
@@ -176,24 +176,23 @@ where
             Ok::<_, Infallible>(response)
         })
     });
+    let library = library(&serving.guard.limits);
+    let leaving = last_call(&serving.draining, &asked);
+    if let Err(error) = guard::rest::serve(&library, guarded, &handle, service, leaving).await {
+        tracing::debug!(%peer, %error, "a public connection ended early");
+    }
+}
+
+/// The HTTP/1 library behind the guard.
+fn library(limits: &guard::Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
         // The guard keeps its own, stricter ones.
         .header_read_timeout(None)
-        .max_headers(serving.guard.limits.max_headers + 1)
-        .max_buf_size(serving.guard.limits.max_header_bytes.max(8192) * 2);
-    let mut served = pin!(builder.serve_connection(TokioIo::new(guarded), service).with_upgrades());
-    let result = tokio::select! {
-        result = served.as_mut() => result,
-        () = last_call(&serving.draining, &asked) => {
-            served.as_mut().graceful_shutdown();
-            served.await
-        }
-    };
-    if let Err(error) = result {
-        tracing::debug!(%peer, %error, "a public connection ended early");
-    }
+        .max_headers(limits.max_headers + 1)
+        .max_buf_size(limits.max_header_bytes.max(8192) * 2);
+    builder
 }
 
 /// Says that the connection ends with a response that did not wait for the request's body, because what is left of

@@ -9,6 +9,7 @@
 
 mod answer;
 mod handle;
+pub(super) mod rest;
 mod scan;
 
 use std::io;
@@ -136,6 +137,8 @@ pub(crate) struct Guard<IO> {
     /// Requests handed out.
     released: u64,
     waiting: Option<(Wait, Instant)>,
+    /// It was said that the library may go until the next request.
+    is_at_rest: bool,
     /// When a byte last moved in either direction, as long as the library has not come back for more of the request.
     unread: Option<Instant>,
     alarm: Alarm,
@@ -198,6 +201,7 @@ impl<IO> Guard<IO> {
             end: None,
             released: 0,
             waiting: None,
+            is_at_rest: false,
             unread: None,
             alarm: Alarm::default(),
             output: Output::default(),
@@ -230,6 +234,7 @@ impl<IO> Guard<IO> {
             Place::Head => self.in_flight() <= 1,
             Place::AwaitUpgrade | Place::Upgraded | Place::Refused => false,
         };
+        self.is_at_rest = false;
         self.unread = is_awaited.then(Instant::now);
         if let Some(since) = self.unread {
             self.alarm.arm(cx, since + self.settings.stall_timeout);
@@ -365,7 +370,16 @@ impl<IO> Guard<IO> {
         };
         self.waiting = Some((wait, since));
         let deadline = since + timeout;
-        if !self.alarm.is_due() || Instant::now() < deadline {
+        let rest = if wait == Wait::Idle { self.rests_at(since) } else { None };
+        let next = rest.map_or(deadline, |rest| rest.min(deadline));
+        if !self.alarm.is_due() || Instant::now() < next {
+            self.alarm.arm(cx, next);
+            return Poll::Pending;
+        }
+        if rest.is_some() {
+            self.come_to_rest();
+        }
+        if Instant::now() < deadline {
             self.alarm.arm(cx, deadline);
             return Poll::Pending;
         }
@@ -552,7 +566,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Guard<IO> {
         } else if self.waiting.is_none() && self.scanner.place() == Place::Head {
             let now = Instant::now();
             self.waiting = Some((Wait::Idle, now));
-            self.alarm.arm(cx, now + self.settings.idle_timeout);
+            self.alarm.arm(cx, now + self.settings.idle_timeout.min(rest::REST));
         }
     }
 }

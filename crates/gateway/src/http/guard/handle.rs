@@ -31,6 +31,8 @@ pub(super) struct Shared {
     cut: AtomicBool,
     /// The rest of a request's body is still to come from the client.
     body_open: AtomicBool,
+    /// How often the connection has come to rest.
+    rests: AtomicU64,
     /// The connection waits for `done` to grow.
     wake_when_done: AtomicBool,
     has_interims: AtomicBool,
@@ -62,6 +64,10 @@ impl Shared {
     /// To be called before [`Shared::done`] is asked: then no end of a response is missed.
     pub(super) fn wake_when_done(&self) {
         self.wake_when_done.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn come_to_rest(&self) {
+        self.rests.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn next_interim(&self) -> Option<Bytes> {
@@ -135,6 +141,11 @@ impl GuardHandle {
     pub(crate) fn cut(&self) {
         self.shared.cut.store(true, Ordering::SeqCst);
         self.shared.wake();
+    }
+
+    /// How often the connection has come to rest. When that grows, the library may go until the next request.
+    pub(super) fn rests(&self) -> u64 {
+        self.shared.rests.load(Ordering::Relaxed)
     }
 
     /// Whether the client has not sent the whole body of the request that came last.

@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -227,6 +228,9 @@ struct World {
     client: DuplexStream,
     log: Arc<Log>,
     connection: JoinSet<hyper::Result<()>>,
+    /// Tells the connection to finish what it carries.
+    leave: Arc<Notify>,
+    handle: GuardHandle,
 }
 
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -261,14 +265,17 @@ fn world() -> World {
     let on_refusal = Box::new(move |refusal: &Refusal| refused.refused.lock().push(*refusal));
     let (guard, handle) = Guard::new(server, settings(), on_refusal);
     let calls = Arc::clone(&log);
-    let service = service_fn(move |request| serve(request, handle.clone(), Arc::clone(&calls)));
     let mut connection = JoinSet::new();
-    connection.spawn(
-        hyper::server::conn::http1::Builder::new()
-            .serve_connection(TokioIo::new(guard), service)
-            .with_upgrades(),
-    );
-    World { client, log, connection }
+    let leave = Arc::new(Notify::new());
+    let leaving = Arc::clone(&leave);
+    let watched = handle.clone();
+    connection.spawn(async move {
+        let of_service = handle.clone();
+        let service = service_fn(move |request| serve(request, of_service.clone(), Arc::clone(&calls)));
+        let library = hyper::server::conn::http1::Builder::new();
+        rest::serve(&library, guard, &handle, service, leaving.notified()).await
+    });
+    World { client, log, connection, leave, handle: watched }
 }
 
 impl World {
@@ -322,6 +329,65 @@ async fn requests_pass_one_by_one_and_pipelined() {
         world.until("\r\n\r\nok").await;
     }
     assert_eq!(world.called().len(), 23);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_idle_comes_to_rest_and_is_served_behind_it() {
+    let mut world = world();
+    for rests in 0..3 {
+        assert_eq!(world.handle.rests(), rests);
+        world.send(GET).await;
+        world.until("\r\n\r\nok").await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    // In pieces, larger than what is looked at first, and one behind the other.
+    let long =
+        format!("POST /echo HTTP/1.1\r\nHost: a\r\nX: {}\r\nContent-Length: 4\r\n\r\n", "x".repeat(3000));
+    for piece in ["GET /o", "k HTTP/1.1\r\n", "Host: a\r\n\r\n", &long, "hi", "ho", GET] {
+        world.send(piece).await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    world.until("\r\n\r\nok").await;
+    world.until("\r\n\r\nhiho").await;
+    world.until("\r\n\r\nok").await;
+    world.send(WEBSOCKET).await;
+    world.until("\r\n\r\n").await;
+    world.send("over the wire").await;
+    world.until("over the wire").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_with_a_request_does_not_rest() {
+    let mut world = world();
+    for path in ["/slow", "/stream"] {
+        world.send(GET.replace("/ok", path)).await;
+        sleep(Duration::from_secs(4)).await;
+        world.send(GET).await;
+        world.until("\r\n\r\nok").await;
+    }
+    assert_eq!(world.handle.rests(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_rest_a_connection_ends_when_its_client_leaves_when_it_is_idle_for_too_long_and_when_it_is_told_to()
+ {
+    for (end, within) in [("client", 0), ("idle", 30), ("told", 0)] {
+        let mut world = world();
+        world.send(GET).await;
+        world.until("\r\n\r\nok").await;
+        let answered = Instant::now();
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(world.handle.rests(), 1);
+        match end {
+            "client" => world.client.shutdown().await.expect("it is open"),
+            "told" => world.leave.notify_one(),
+            _ => {}
+        }
+        world.ended().await.expect("a proper end");
+        let took = answered.elapsed();
+        assert!(took.as_secs() <= within.max(1), "{end}: {took:?}");
+        assert_eq!(world.rest().await, "");
+    }
 }
 
 #[tokio::test(start_paused = true)]

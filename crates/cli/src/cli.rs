@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands;
 use crate::error::CliError;
+use crate::lazily::Lazily;
 use crate::version;
 
 const EXIT_CODES: &str = "\
@@ -30,116 +31,116 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a gateway from a file: what clients and agents connect to.
-    Gateway(commands::gateway::Args),
+    Gateway(Lazily<commands::gateway::Args>),
     /// Run an agent from a file: what stands beside the services and only ever dials out.
-    Agent(commands::agent::Args),
+    Agent(Lazily<commands::agent::Args>),
     /// HTTP tunnels from flags alone.
-    Http(commands::http::Args),
+    Http(Lazily<commands::http::Args>),
     /// TCP tunnels from flags alone.
-    Tcp(commands::tcp::Args),
+    Tcp(Lazily<commands::tcp::Args>),
     /// Serve a directory over HTTP.
-    Fileserver(commands::fileserver::Args),
+    Fileserver(Lazily<commands::fileserver::Args>),
     /// Dial a service by its name: like nc, or on an address that listens.
-    Dial(commands::dial::Args),
+    Dial(Lazily<commands::dial::Args>),
     /// Ask a gateway who is connected.
-    Status(commands::status::Args),
+    Status(Lazily<commands::status::Args>),
     /// Identities: who there is, by certificate.
     #[command(subcommand, visible_alias = "identities", arg_required_else_help = true)]
-    Identity(commands::resources::IdentityVerb),
+    Identity(Lazily<commands::resources::IdentityVerb>),
     /// Services: what can be offered and reached.
     #[command(subcommand, visible_alias = "services", arg_required_else_help = true)]
-    Service(commands::resources::ServiceVerb),
+    Service(Lazily<commands::resources::ServiceVerb>),
     /// Configs of services: host.v1 and intercept.v1.
     #[command(subcommand, visible_alias = "configs", arg_required_else_help = true)]
-    Config(commands::resources::ConfigVerb),
+    Config(Lazily<commands::resources::ConfigVerb>),
     /// Policies: who may reach (Dial) or offer (Bind) which services.
     #[command(subcommand, visible_alias = "service-policies", arg_required_else_help = true)]
-    ServicePolicy(commands::resources::PolicyVerb),
+    ServicePolicy(Lazily<commands::resources::PolicyVerb>),
     /// Routes: hosts and ports of the gateway that lead to services.
     #[command(subcommand, visible_alias = "routes", arg_required_else_help = true)]
-    Route(commands::resources::RouteVerb),
+    Route(Lazily<commands::resources::RouteVerb>),
     /// Tokens: shared secrets with limits of their own.
     #[command(subcommand, visible_alias = "tokens", arg_required_else_help = true)]
-    Token(commands::resources::TokenVerb),
+    Token(Lazily<commands::resources::TokenVerb>),
     /// All of these in the forms that people know from OpenZiti.
     #[command(subcommand, arg_required_else_help = true)]
-    Edge(commands::edge::Verb),
+    Edge(Lazily<commands::edge::Verb>),
     /// Turn a one-time token into an identity: a key made here, and a certificate from the gateway.
-    Enroll(commands::enroll::Args),
+    Enroll(Lazily<commands::enroll::Args>),
     /// Bring the gateway to what files say.
-    Apply(commands::apply::Apply),
+    Apply(Lazily<commands::apply::Apply>),
     /// Tell what an apply would change.
-    Plan(commands::apply::Plan),
+    Plan(Lazily<commands::apply::Plan>),
     /// Print every resource, as apply takes it.
-    Export(commands::apply::Export),
+    Export(Lazily<commands::apply::Export>),
     /// Tell why somebody may or may not reach or offer a service, and what would change it.
     #[command(subcommand, arg_required_else_help = true)]
-    Explain(commands::explain::Verb),
+    Explain(Lazily<commands::explain::Verb>),
     /// Policies of files, checked without a gateway.
     #[command(subcommand, arg_required_else_help = true)]
-    Policy(commands::policy::PolicyVerb),
+    Policy(Lazily<commands::policy::PolicyVerb>),
     /// Who changed what.
     #[command(subcommand, arg_required_else_help = true)]
-    Audit(commands::audit::Verb),
+    Audit(Lazily<commands::audit::Verb>),
     /// Print changes as they happen.
-    Watch(commands::audit::Watch),
+    Watch(Lazily<commands::audit::Watch>),
     /// Remember a gateway, and as whom it is asked.
-    Login(commands::login::Login),
+    Login(Lazily<commands::login::Login>),
     /// Forget a gateway.
-    Logout(commands::login::Logout),
+    Logout(Lazily<commands::login::Logout>),
     /// Choose among the gateways logged in to, or list them.
-    Use(commands::login::Use),
+    Use(Lazily<commands::login::Use>),
     /// Ask the gateway who it takes you for.
-    Whoami(commands::login::Whoami),
+    Whoami(Lazily<commands::login::Whoami>),
     /// Print what a shell needs to complete commands and live names.
-    Completion(commands::completion::Args),
+    Completion(Lazily<commands::completion::Args>),
     /// Back up the state of a gateway, or put it back.
     #[command(subcommand)]
-    Backup(commands::backup::Verb),
+    Backup(Lazily<commands::backup::Verb>),
     /// Try it all on this machine: a gateway, an agent and a service in one process.
-    Quickstart(commands::quickstart::Args),
+    Quickstart(Lazily<commands::quickstart::Args>),
     /// Print the version.
-    Version(commands::version::Args),
+    Version(Lazily<commands::version::Args>),
     /// Write the reference pages.
     #[command(hide = true)]
-    Reference(commands::reference::Args),
+    Reference(Lazily<commands::reference::Args>),
 }
 
 impl Cli {
     /// Runs the command.
     pub(crate) async fn run(self) -> Result<ExitCode, CliError> {
         match self.command {
-            Command::Gateway(args) => Box::pin(commands::gateway::run(args)).await,
-            Command::Agent(args) => Box::pin(commands::agent::run(args)).await,
-            Command::Http(args) => Box::pin(commands::http::run(args)).await,
-            Command::Tcp(args) => Box::pin(commands::tcp::run(args)).await,
-            Command::Fileserver(args) => Box::pin(commands::fileserver::run(args)).await,
-            Command::Dial(args) => Box::pin(commands::dial::run(args)).await,
-            Command::Status(args) => Box::pin(commands::status::run(args)).await,
-            Command::Identity(verb) => Box::pin(verb.run()).await,
-            Command::Service(verb) => Box::pin(verb.run()).await,
-            Command::Config(verb) => Box::pin(verb.run()).await,
-            Command::ServicePolicy(verb) => Box::pin(verb.run()).await,
-            Command::Route(verb) => Box::pin(verb.run()).await,
-            Command::Token(verb) => Box::pin(verb.run()).await,
-            Command::Edge(verb) => Box::pin(verb.run()).await,
-            Command::Enroll(args) => Box::pin(commands::enroll::run(args)).await,
-            Command::Apply(args) => Box::pin(commands::apply::apply(args)).await,
-            Command::Plan(args) => Box::pin(commands::apply::plan(args)).await,
-            Command::Export(args) => Box::pin(commands::apply::export(args)).await,
-            Command::Explain(verb) => Box::pin(commands::explain::run(verb)).await,
-            Command::Policy(verb) => commands::policy::run(verb),
-            Command::Audit(verb) => Box::pin(verb.run()).await,
-            Command::Watch(args) => Box::pin(commands::audit::watch(args)).await,
-            Command::Login(args) => Box::pin(commands::login::login(args)).await,
-            Command::Logout(args) => commands::login::logout(args),
-            Command::Use(args) => commands::login::choose(&args),
-            Command::Whoami(args) => Box::pin(commands::login::whoami(args)).await,
-            Command::Completion(args) => commands::completion::run(&args),
-            Command::Backup(verb) => Box::pin(verb.run()).await,
-            Command::Quickstart(args) => Box::pin(commands::quickstart::run(args)).await,
-            Command::Version(args) => Ok(commands::version::run(&args)),
-            Command::Reference(args) => commands::reference::run(&args),
+            Command::Gateway(Lazily(args)) => Box::pin(commands::gateway::run(args)).await,
+            Command::Agent(Lazily(args)) => Box::pin(commands::agent::run(args)).await,
+            Command::Http(Lazily(args)) => Box::pin(commands::http::run(args)).await,
+            Command::Tcp(Lazily(args)) => Box::pin(commands::tcp::run(args)).await,
+            Command::Fileserver(Lazily(args)) => Box::pin(commands::fileserver::run(args)).await,
+            Command::Dial(Lazily(args)) => Box::pin(commands::dial::run(args)).await,
+            Command::Status(Lazily(args)) => Box::pin(commands::status::run(args)).await,
+            Command::Identity(Lazily(verb)) => Box::pin(verb.run()).await,
+            Command::Service(Lazily(verb)) => Box::pin(verb.run()).await,
+            Command::Config(Lazily(verb)) => Box::pin(verb.run()).await,
+            Command::ServicePolicy(Lazily(verb)) => Box::pin(verb.run()).await,
+            Command::Route(Lazily(verb)) => Box::pin(verb.run()).await,
+            Command::Token(Lazily(verb)) => Box::pin(verb.run()).await,
+            Command::Edge(Lazily(verb)) => Box::pin(verb.run()).await,
+            Command::Enroll(Lazily(args)) => Box::pin(commands::enroll::run(args)).await,
+            Command::Apply(Lazily(args)) => Box::pin(commands::apply::apply(args)).await,
+            Command::Plan(Lazily(args)) => Box::pin(commands::apply::plan(args)).await,
+            Command::Export(Lazily(args)) => Box::pin(commands::apply::export(args)).await,
+            Command::Explain(Lazily(verb)) => Box::pin(commands::explain::run(verb)).await,
+            Command::Policy(Lazily(verb)) => commands::policy::run(verb),
+            Command::Audit(Lazily(verb)) => Box::pin(verb.run()).await,
+            Command::Watch(Lazily(args)) => Box::pin(commands::audit::watch(args)).await,
+            Command::Login(Lazily(args)) => Box::pin(commands::login::login(args)).await,
+            Command::Logout(Lazily(args)) => commands::login::logout(args),
+            Command::Use(Lazily(args)) => commands::login::choose(&args),
+            Command::Whoami(Lazily(args)) => Box::pin(commands::login::whoami(args)).await,
+            Command::Completion(Lazily(args)) => commands::completion::run(&args),
+            Command::Backup(Lazily(verb)) => Box::pin(verb.run()).await,
+            Command::Quickstart(Lazily(args)) => Box::pin(commands::quickstart::run(args)).await,
+            Command::Version(Lazily(args)) => Ok(commands::version::run(&args)),
+            Command::Reference(Lazily(args)) => commands::reference::run(&args),
         }
     }
 }

@@ -16,6 +16,7 @@ mod filter;
 mod flags;
 mod generate;
 mod interface;
+mod lazily;
 mod logging;
 mod logins;
 mod nofile;

@@ -59,10 +59,17 @@ pub(crate) fn answer() -> clap::error::Result<bool> {
 
 /// The command line with the names that only a gateway knows.
 fn command() -> Command {
-    PLACES.iter().fold(crate::cli::Cli::command(), |command, (path, argument, names)| {
+    PLACES.iter().fold(all(), |command, (path, argument, names)| {
         let completer = ArgValueCompleter::new(|current: &OsStr| names.starting_with(current));
         at(command, path, |command| command.mut_arg(*argument, |argument| argument.add(completer)))
     })
+}
+
+/// The command line with every argument, those of commands that nobody asked for yet as well.
+fn all() -> Command {
+    let mut command = crate::cli::Cli::command();
+    command.build();
+    command
 }
 
 fn at(command: Command, path: &[&'static str], change: impl FnOnce(Command) -> Command) -> Command {
@@ -197,7 +204,7 @@ mod tests {
     #[test]
     fn every_place_where_names_are_completed_is_there() {
         for (path, argument, _) in PLACES {
-            let mut found = crate::cli::Cli::command();
+            let mut found = all();
             for verb in *path {
                 found = found.find_subcommand(verb).unwrap_or_else(|| panic!("{path:?}")).clone();
             }

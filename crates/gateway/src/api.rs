@@ -70,7 +70,6 @@ pub(crate) struct Api {
     /// Cancelled when a drain begins: watches end.
     pub(crate) draining: Scope,
     watches: Arc<Semaphore>,
-    document: Arc<Value>,
 }
 
 /// Everything that is needed for it.
@@ -139,7 +138,6 @@ impl Admin {
             about: Arc::new(about),
             draining,
             watches: Arc::new(Semaphore::new(watch::MAX_WATCHES)),
-            document: Arc::new(openapi()),
         };
         Self { router: routes::router(api), changes: owner, snapshots, observe }
     }

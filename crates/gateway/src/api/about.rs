@@ -67,8 +67,9 @@ pub(super) async fn whoami(State(api): State<Api>, asker: Asker) -> Response<Bod
     json(StatusCode::OK, &WhoAnswer { name: asker.actor().name, admin })
 }
 
-pub(super) async fn openapi(State(api): State<Api>) -> Response<Body> {
-    json(StatusCode::OK, &*api.document)
+pub(super) async fn openapi() -> Response<Body> {
+    // Made each time: it is asked for rarely, and keeping it takes more than a megabyte.
+    json(StatusCode::OK, &super::openapi())
 }
 
 /// A configuration file that was read again.

@@ -1,8 +1,11 @@
 //! Opens a stream whose upstream is connected, for a connection of a TCP service or a dial: at one endpoint after
 //! another, with what the client says meanwhile right behind each opening.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use adit_control::{Permit, Subject};
@@ -11,6 +14,7 @@ use adit_tunnel::session::Stream;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tokio_util::io::poll_read_buf;
 
 use crate::balancer::{Endpoint, Errand};
 use crate::flow::DataPlane;
@@ -58,10 +62,10 @@ impl Caller for TcpStream {
         loop {
             self.readable().await?;
             bytes.reserve_exact(EARLY);
-            match self.try_read_buf(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => bytes.shrink_to_fit(),
-                Err(error) => return Err(error),
-                Ok(_) => return Ok(()),
+            // Unlike `try_read` this notes that there is no more, so that the relay need not find out.
+            match poll_fn(|cx| Poll::Ready(poll_read_buf(Pin::new(&mut *self), cx, bytes))).await {
+                Poll::Ready(read) => return read.map(drop),
+                Poll::Pending => bytes.shrink_to_fit(),
             }
         }
     }

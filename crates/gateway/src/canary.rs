@@ -1,5 +1,5 @@
 //! Small streams of the gateway's own, through every session to its agent and back: a link that answers probes may
-//! still carry nothing. Rare while idle, and never in step, so that they wake nobody worth naming.
+//! still carry nothing. Rare while idle, and spread in time, so that they are no load worth naming.
 
 use std::time::Duration;
 
@@ -7,11 +7,14 @@ use adit_proto::header::StreamHeader;
 use adit_proto::names::canary;
 use adit_proto::reason::Reason;
 use adit_tunnel::session::Session;
+use adit_tunnel::workers;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::Instant;
 
 /// Pause between two canaries of a session that carries nothing.
-const IDLE: Duration = Duration::from_secs(30);
+const IDLE: Duration = Duration::from_millis(29_900);
+/// By how much the canaries of idle sessions may be late.
+const GRAIN: Duration = Duration::from_millis(100);
 /// The same of one that carries something, and after a canary that failed.
 const BUSY: Duration = Duration::from_secs(5);
 /// How long the first one waits at most: agents that come back together need not be asked together.
@@ -30,7 +33,10 @@ pub(crate) async fn watch(session: &Session, seed: u64, mut result: impl FnMut(R
     let mut pause = FIRST.mul_f64(spread.next());
     let mut failed = 0;
     while failed < FAILURES {
-        tokio::time::sleep(pause).await;
+        let at = Instant::now() + pause;
+        // Those that have time go together.
+        let grain = if pause > BUSY { GRAIN } else { Duration::ZERO };
+        tokio::time::sleep_until(workers::together(at, grain)).await;
         let outcome = send(session).await;
         failed = if outcome.is_ok() { 0 } else { failed + 1 };
         result(outcome);

@@ -17,6 +17,9 @@ pub(crate) struct Patience {
     pub(crate) waiting: Duration,
     /// How long an answer to a probe may take.
     pub(crate) answer: Duration,
+    /// An idle session is looked at together with others, up to so much later: a process that has thousands wakes up
+    /// twice a second for all of them, and not for each.
+    pub(crate) grain: Duration,
 }
 
 impl Patience {
@@ -25,12 +28,14 @@ impl Patience {
         idle: Duration::from_secs(10),
         waiting: Duration::from_secs(1),
         answer: Duration::from_secs(3),
+        grain: Duration::ZERO,
     };
     /// The same within 4 s and 15 s; later than the agent when idle, whose probes then spare it its own.
     pub(crate) const GATEWAY: Self = Self {
-        idle: Duration::from_secs(12),
+        idle: Duration::from_millis(11_500),
         waiting: Duration::from_secs(1),
         answer: Duration::from_secs(3),
+        grain: Duration::from_millis(500),
     };
 }
 
@@ -99,6 +104,12 @@ impl Keepalive {
     /// Whether something that was sent is unanswered.
     pub(crate) const fn is_waiting(&self) -> bool {
         self.unanswered.is_some()
+    }
+
+    /// How much later than wanted it may be asked again.
+    pub(crate) const fn grain(&self) -> Duration {
+        let is_idle = self.unanswered.is_none() && self.owes.is_none() && self.probed.is_none();
+        if is_idle { self.patience.grain } else { Duration::ZERO }
     }
 
     /// A probe was sent.

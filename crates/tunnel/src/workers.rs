@@ -5,17 +5,33 @@ use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 thread_local! {
     static NUMBER: Cell<usize> = const { Cell::new(0) };
+    /// What [`together`] counts from.
+    static BEGUN: Instant = Instant::now();
 }
 
 /// The number of the worker that this thread is; 0 for any thread that is none.
 pub(crate) fn current() -> usize {
     NUMBER.get()
+}
+
+/// A moment at which this worker does several things that have time until then: `at`, or up to `grain` later. Each
+/// moment at which a process wakes up costs more than most of what it does then.
+#[must_use]
+pub fn together(at: Instant, grain: Duration) -> Instant {
+    if grain.is_zero() {
+        return at;
+    }
+    let since = BEGUN.with(|begun| at.saturating_duration_since(*begun));
+    let over = Duration::from_nanos((since.as_nanos() % grain.as_nanos()).try_into().unwrap_or(0));
+    if over.is_zero() { at } else { at + (grain - over) }
 }
 
 /// A process's workers: the thread that made them, and more if it has some. Clones are the same workers.
@@ -93,4 +109,23 @@ fn start_one(number: usize, end: CancellationToken) -> io::Result<Handle> {
         runtime.shutdown_background();
     })?;
     Ok(handle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_time_is_done_together_and_never_early_nor_late() {
+        let grain = Duration::from_millis(500);
+        let now = Instant::now();
+        let asked: Vec<Instant> = (0..2000).map(|ms| now + Duration::from_millis(ms)).collect();
+        let mut moments: Vec<Instant> = asked.iter().map(|at| together(*at, grain)).collect();
+        for (at, moment) in asked.iter().zip(&moments) {
+            assert!(at <= moment && *moment < *at + grain, "{:?}", *moment - *at);
+            assert_eq!(together(*at, Duration::ZERO), *at);
+        }
+        moments.dedup();
+        assert!(moments.len() <= 5, "{}", moments.len());
+    }
 }

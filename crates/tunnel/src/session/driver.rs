@@ -15,6 +15,7 @@ use tokio_util::io::poll_read_buf;
 use super::lane::LaneGuard;
 use crate::keepalive::{Action, Keepalive, Patience};
 use crate::mux::Violation;
+use crate::workers;
 
 /// Room for one read. Four TLS records, so that a busy session decrypts several per system call.
 const READ_SIZE: usize = 64 * 1024;
@@ -141,7 +142,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
                     return Poll::Ready(false);
                 }
                 Action::WaitUntil(then) => {
-                    let deadline = self.started + then;
+                    let deadline = workers::together(self.started + then, self.keepalive.grain());
                     // Moving a timer is not free, and traffic moves the deadline all the time: a timer that fires
                     // early just looks again.
                     if timer.is_elapsed() || timer.deadline() > deadline {

@@ -381,3 +381,47 @@ fn what_a_client_finds_at_a_host_is_explained_with_commands_that_change_it() {
     let nowhere = office.fails(&line.replace("shop.example:80", "other.example:80"), 4);
     assert!(nowhere.contains("nothing answers at other.example:80"), "{nowhere}");
 }
+
+#[test]
+fn names_are_completed_in_bash_where_it_breaks_words() {
+    let mut office = Office::logged_in();
+    office
+        .types(
+            "adit identity create dev -a developers -q && adit service create web -a internal -q && \
+             adit service create wiki -q && adit token create shop -o shop.token -q",
+        )
+        .ok();
+    // As bash asks: the line, its words broken at `@`, `=` and `:`, and the piece that is typed last.
+    let completed = |words: &str, last: &str| {
+        let line = format!(
+            "source <(adit completion bash); COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
+             COMP_LINE=$LINE; COMP_POINT=${{#COMP_LINE}}; _adit adit '{last}' ''; echo \"${{COMPREPLY[*]}}\""
+        );
+        move |office: &Office, typed: &str| {
+            let mut command = office.world.here(shell(&format!("bash -c '{}'", line.replace('\'', "'\\''"))));
+            let said = run(command.env("ADIT_CONFIG_DIR", office.world.path("config")).env("LINE", typed));
+            assert_eq!(said.err, "", "{typed}");
+            said.ok().trim().to_owned()
+        }
+    };
+    let policy = "adit service-policy create p Dial --service-roles";
+    for (words, last, typed, expected) in [
+        ("adit ide", "ide", "adit ide".to_owned(), "identity"),
+        ("adit identities show d", "d", "adit identities show d".to_owned(), "dev"),
+        ("adit dial w", "w", "adit dial w".to_owned(), "web wiki"),
+        ("adit explain dial --service = we", "we", "adit explain dial --service=we".to_owned(), "web"),
+        ("adit explain dial --identity s", "s", "adit explain dial --identity s".to_owned(), "shop"),
+        (&format!("{policy} @ w"), "w", format!("{policy} @w"), "web wiki"),
+        (&format!("{policy} @"), "", format!("{policy} @"), "web wiki"),
+        (&format!("{policy} @web,@wi"), "wi", format!("{policy} @web,@wi"), "wiki"),
+        (&format!("{policy} \\#i"), "#i", format!("{policy} \"#i"), "#internal"),
+        ("adit service-policy create p B", "B", "adit service-policy create p B".to_owned(), "Bind"),
+        ("adit service create x -a i", "i", "adit service create x -a i".to_owned(), "internal"),
+        ("adit use 127.0.0.1 :", "", "adit use 127.0.0.1:".to_owned(), &office.control().port().to_string()),
+    ] {
+        assert_eq!(completed(words, last)(&office, &typed), expected, "{typed}");
+    }
+    // Without a gateway there is nothing to say, and nothing is said.
+    office.gateway.process.kill();
+    assert_eq!(completed("adit identity show d", "d")(&office, "adit identity show d"), "");
+}

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use adit_control::model::Kind;
+use adit_control::model::{Kind, PUBLIC};
 use clap::{Command, CommandFactory as _};
 use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
@@ -13,14 +13,50 @@ use clap_complete::env::Shells;
 use crate::access::AccessArgs;
 use crate::control_client::Client;
 use crate::error::CliError;
-use crate::interface::Interface;
+use crate::interface::{Interface, Item};
 use crate::logins::Logins;
 use crate::output;
 
 /// The variable that a shell sets when it asks for completions.
 const VARIABLE: &str = "ADIT_COMPLETE";
 /// Nobody waits longer for a name.
-const PATIENCE: Duration = Duration::from_millis(800);
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// For bash, which breaks words at `@`, `=` and `:`, so that `@web`, `--service=web` and `host:8123` arrive in pieces: they
+/// are put together before anything is asked, and only the last piece of an answer is given back.
+const BASH: &str = r#"_adit() {
+    local line="${COMP_LINE:0:COMP_POINT}" current="$2" piece gap i last
+    local -a words=() found=()
+    for ((i = 0; i <= COMP_CWORD; i++)); do
+        piece="${COMP_WORDS[i]}"
+        gap="${line%%[^[:space:]]*}"
+        line="${line#"$gap"}"
+        if [[ $i -lt $COMP_CWORD ]]; then
+            line="${line#"$piece"}"
+        elif [[ $line == [\'\"]* ]]; then
+            piece="$current"
+        else
+            piece="$line"
+        fi
+        last=$((${#words[@]} - 1))
+        if [[ $i -gt 0 && -z $gap ]]; then
+            words[last]+="$piece"
+        else
+            words+=("$piece")
+        fi
+    done
+    last=$((${#words[@]} - 1))
+    local whole="${words[last]}"
+    IFS=$'\n' read -r -d '' -a found < <(
+        ADIT_COMPLETE=bash _CLAP_COMPLETE_INDEX="$last" _CLAP_IFS=$'\n' "$1" -- "${words[@]}" 2> /dev/null
+    )
+    COMPREPLY=("${found[@]#"${whole%"$current"}"}")
+    if [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} =~ [=/:]$ ]]; then
+        compopt -o nospace 2> /dev/null
+    fi
+}
+complete -F _adit adit
+"#;
 
 /// Arguments of `adit completion`.
 #[derive(Debug, clap::Args)]
@@ -40,6 +76,10 @@ pub(crate) struct Args {
 /// Prints what the shell sources.
 pub(crate) fn run(args: &Args) -> Result<ExitCode, CliError> {
     let failed = |cause: std::io::Error| CliError::failure("cannot write the completion").caused_by(&cause);
+    if args.shell == "bash" {
+        output::print(BASH);
+        return Ok(ExitCode::SUCCESS);
+    }
     let shells = Shells::builtins();
     let shell = shells.completer(&args.shell).ok_or_else(|| CliError::usage("there is no such shell"))?;
     let mut text = Vec::new();
@@ -59,10 +99,7 @@ pub(crate) fn answer() -> clap::error::Result<bool> {
 
 /// The command line with the names that only a gateway knows.
 fn command() -> Command {
-    PLACES.iter().fold(all(), |command, (path, argument, names)| {
-        let completer = ArgValueCompleter::new(|current: &OsStr| names.starting_with(current));
-        at(command, path, |command| command.mut_arg(*argument, |argument| argument.add(completer)))
-    })
+    completed(all(), &[])
 }
 
 /// The command line with every argument, those of commands that nobody asked for yet as well.
@@ -72,81 +109,95 @@ fn all() -> Command {
     command
 }
 
-fn at(command: Command, path: &[&'static str], change: impl FnOnce(Command) -> Command) -> Command {
-    match path {
-        [] => change(command),
-        [first, rest @ ..] => command.mut_subcommand(*first, |command| at(command, rest, change)),
-    }
+/// A command and everything below it.
+fn completed(command: Command, path: &[String]) -> Command {
+    // Two words for one thing are one choice too many; the other one is understood all the same.
+    let others: Vec<&'static str> =
+        ALIASES.into_iter().filter(|alias| command.get_visible_aliases().any(|it| it == *alias)).collect();
+    let command = if others.is_empty() { command } else { command.visible_alias(None).aliases(others) };
+    let words: Vec<&str> = path.iter().map(String::as_str).collect();
+    let command = command.mut_args(|argument| match names(&words, argument.get_id().as_str()) {
+        Some(names) => {
+            argument.add(ArgValueCompleter::new(move |current: &OsStr| names.starting_with(current)))
+        }
+        None => argument,
+    });
+    command.mut_subcommands(|below| {
+        let path: Vec<String> = path.iter().cloned().chain([below.get_name().to_owned()]).collect();
+        completed(below, &path)
+    })
 }
 
+/// Second words for commands: plurals, and singulars where the first word is a plural.
+const ALIASES: [&str; 8] =
+    ["identities", "services", "configs", "service-policies", "routes", "tokens", "identity", "service"];
+
 /// Names that can be completed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Names {
     /// Of resources.
     Of(Kind),
-    /// Roles: attributes and names.
-    Roles(Kind),
+    /// Whom policies can be about: identities, tokens and the public.
+    Subjects,
+    /// Attributes that resources of a kind have.
+    Attributes(Kind),
+    /// Roles of services: attributes and names.
+    ServiceRoles,
+    /// Roles of identities and tokens.
+    IdentityRoles,
     /// Of the gateways logged in to.
     Gateways,
+    /// These words.
+    Words(&'static [&'static str]),
 }
 
-/// Where live names stand: the command, the argument, which names.
-const PLACES: &[(&[&str], &str, Names)] = &[
-    (&["identity", "update"], "name", Names::Of(Kind::Identity)),
-    (&["identity", "delete"], "names", Names::Of(Kind::Identity)),
-    (&["identity", "show"], "name", Names::Of(Kind::Identity)),
-    (&["identity", "enroll-token"], "name", Names::Of(Kind::Identity)),
-    (&["identity", "revoke"], "name", Names::Of(Kind::Identity)),
-    (&["service", "update"], "name", Names::Of(Kind::Service)),
-    (&["service", "delete"], "names", Names::Of(Kind::Service)),
-    (&["service", "show"], "name", Names::Of(Kind::Service)),
-    (&["service", "create"], "configs", Names::Of(Kind::Config)),
-    (&["service", "update"], "configs", Names::Of(Kind::Config)),
-    (&["config", "update"], "name", Names::Of(Kind::Config)),
-    (&["config", "delete"], "names", Names::Of(Kind::Config)),
-    (&["config", "show"], "name", Names::Of(Kind::Config)),
-    (&["service-policy", "update"], "name", Names::Of(Kind::ServicePolicy)),
-    (&["service-policy", "delete"], "names", Names::Of(Kind::ServicePolicy)),
-    (&["service-policy", "show"], "name", Names::Of(Kind::ServicePolicy)),
-    (&["service-policy", "create"], "service_roles", Names::Roles(Kind::Service)),
-    (&["service-policy", "create"], "identity_roles", Names::Roles(Kind::Identity)),
-    (&["service-policy", "update"], "service_roles", Names::Roles(Kind::Service)),
-    (&["service-policy", "update"], "identity_roles", Names::Roles(Kind::Identity)),
-    (&["route", "update"], "name", Names::Of(Kind::Route)),
-    (&["route", "delete"], "names", Names::Of(Kind::Route)),
-    (&["route", "show"], "name", Names::Of(Kind::Route)),
-    (&["route", "create"], "service", Names::Of(Kind::Service)),
-    (&["route", "update"], "service", Names::Of(Kind::Service)),
-    (&["token", "update"], "name", Names::Of(Kind::Token)),
-    (&["token", "delete"], "names", Names::Of(Kind::Token)),
-    (&["token", "show"], "name", Names::Of(Kind::Token)),
-    (&["token", "rotate"], "name", Names::Of(Kind::Token)),
-    (&["token", "revoke"], "name", Names::Of(Kind::Token)),
-    (&["edge", "update", "identity"], "name", Names::Of(Kind::Identity)),
-    (&["edge", "update", "service"], "name", Names::Of(Kind::Service)),
-    (&["edge", "update", "config"], "name", Names::Of(Kind::Config)),
-    (&["edge", "update", "service-policy"], "name", Names::Of(Kind::ServicePolicy)),
-    (&["edge", "delete", "identity"], "names", Names::Of(Kind::Identity)),
-    (&["edge", "delete", "service"], "names", Names::Of(Kind::Service)),
-    (&["edge", "delete", "config"], "names", Names::Of(Kind::Config)),
-    (&["edge", "delete", "service-policy"], "names", Names::Of(Kind::ServicePolicy)),
-    (&["edge", "show", "identity"], "name", Names::Of(Kind::Identity)),
-    (&["edge", "show", "service"], "name", Names::Of(Kind::Service)),
-    (&["edge", "show", "config"], "name", Names::Of(Kind::Config)),
-    (&["edge", "show", "service-policy"], "name", Names::Of(Kind::ServicePolicy)),
-    (&["explain", "dial"], "identity", Names::Of(Kind::Identity)),
-    (&["explain", "dial"], "service", Names::Of(Kind::Service)),
-    (&["explain", "bind"], "identity", Names::Of(Kind::Identity)),
-    (&["explain", "bind"], "service", Names::Of(Kind::Service)),
-    (&["edge", "policy-advisor", "identities"], "first", Names::Of(Kind::Identity)),
-    (&["edge", "policy-advisor", "identities"], "second", Names::Of(Kind::Service)),
-    (&["edge", "policy-advisor", "services"], "first", Names::Of(Kind::Service)),
-    (&["edge", "policy-advisor", "services"], "second", Names::Of(Kind::Identity)),
-    (&["use"], "name", Names::Gateways),
-    (&["logout"], "name", Names::Gateways),
-    (&["edge", "use"], "name", Names::Gateways),
-    (&["edge", "logout"], "name", Names::Gateways),
-];
+/// Which names an argument of a command takes, if any that are known here.
+fn names(path: &[&str], argument: &str) -> Option<Names> {
+    // `adit edge VERB NOUN` and `adit NOUN VERB` are the same command.
+    let (noun, verb) = match path {
+        ["edge", verb, noun] | [noun, verb] => (*noun, *verb),
+        [verb] => ("", *verb),
+        _ => return None,
+    };
+    let kind = Kind::ALL.into_iter().find(|kind| kind.singular() == noun);
+    let names = match (noun, verb, argument) {
+        (_, _, "gateway") if path != ["agent"] => Names::Gateways,
+        (_, "use" | "logout", "name") => Names::Gateways,
+        ("explain", _, "identity") => Names::Subjects,
+        ("explain", _, "service") | (_, "dial", "service") => Names::Of(Kind::Service),
+        ("identities", "policy-advisor", "first") | ("services", "policy-advisor", "second") => {
+            Names::Subjects
+        }
+        ("identities", "policy-advisor", "second") | ("services", "policy-advisor", "first") => {
+            Names::Of(Kind::Service)
+        }
+        ("audit", "list" | "export", "kind") | (_, "export", "kind") => Names::Words(&KINDS),
+        _ => match (kind?, argument) {
+            (kind, "name" | "names") if verb != "create" => Names::Of(kind),
+            (kind, "attributes") => Names::Attributes(kind),
+            (Kind::ServicePolicy, "service_roles") => Names::ServiceRoles,
+            (Kind::ServicePolicy, "identity_roles") => Names::IdentityRoles,
+            (Kind::ServicePolicy, "semantic") => Names::Words(&["AnyOf", "AllOf"]),
+            (Kind::ServicePolicy, "verb") => Names::Words(&["Dial", "Bind"]),
+            (Kind::Config, "config_type") => Names::Words(&["host.v1", "intercept.v1"]),
+            (Kind::Service, "configs") => Names::Of(Kind::Config),
+            (Kind::Route, "service") | (Kind::Token, "services") => Names::Of(Kind::Service),
+            _ => return None,
+        },
+    };
+    Some(names)
+}
+
+/// The kinds of resources.
+const KINDS: [&str; Kind::ALL.len()] = {
+    let mut words = [""; Kind::ALL.len()];
+    let mut index = 0;
+    while index < words.len() {
+        words[index] = Kind::ALL[index].singular();
+        index += 1;
+    }
+    words
+};
 
 impl Names {
     /// Candidates for what was typed so far; none when the gateway does not answer, whatever the reason.
@@ -167,32 +218,53 @@ impl Names {
     }
 
     fn all(self) -> Option<Vec<String>> {
-        match self {
-            Self::Gateways => Some(Logins::load().ok()?.iter().map(|(name, _)| name.clone()).collect()),
-            Self::Of(kind) => Some(asked(kind)?.iter().map(|item| item.name().to_owned()).collect()),
-            Self::Roles(kind) => {
-                let items = asked(kind)?;
-                let attributes = items
-                    .iter()
-                    .flat_map(|item| item.list("attributes"))
-                    .filter_map(|attribute| attribute.as_str().map(|attribute| format!("#{attribute}")));
-                let names = items.iter().map(|item| format!("@{}", item.name()));
-                let all = std::iter::once("#all".to_owned()).chain(attributes).chain(names);
-                let sorted: std::collections::BTreeSet<String> = all.collect();
-                Some(sorted.into_iter().collect())
+        let names = |items: &[Item]| -> Vec<String> { items.iter().map(|it| it.name().to_owned()).collect() };
+        let roles = |items: &[Item]| -> Vec<String> {
+            let attributes = attributes(items).into_iter().map(|attribute| format!("#{attribute}"));
+            let names = items.iter().map(|item| format!("@{}", item.name()));
+            std::iter::once("#all".to_owned()).chain(attributes).chain(names).collect()
+        };
+        let mut found = match self {
+            Self::Words(words) => return Some(words.iter().map(|&word| word.to_owned()).collect()),
+            Self::Gateways => Logins::load().ok()?.iter().map(|(name, _)| name.clone()).collect(),
+            Self::Of(kind) => names(&asked(&[kind])?),
+            Self::Attributes(kind) => attributes(&asked(&[kind])?),
+            Self::Subjects => {
+                let found = names(&asked(&[Kind::Identity, Kind::Token])?);
+                found.into_iter().chain([PUBLIC.to_owned()]).collect()
             }
-        }
+            Self::ServiceRoles => roles(&asked(&[Kind::Service])?),
+            Self::IdentityRoles => {
+                let found = roles(&asked(&[Kind::Identity, Kind::Token])?);
+                found.into_iter().chain([format!("@{PUBLIC}")]).collect()
+            }
+        };
+        found.sort();
+        found.dedup();
+        Some(found)
     }
 }
 
-/// Asks the gateway logged in to.
-fn asked(kind: Kind) -> Option<Vec<crate::interface::Item>> {
+/// The attributes of some resources, with repeats.
+fn attributes(items: &[Item]) -> Vec<String> {
+    let all = items.iter().flat_map(|item| item.list("attributes"));
+    all.filter_map(|attribute| attribute.as_str().map(str::to_owned)).collect()
+}
+
+/// Asks the gateway logged in to for these kinds.
+fn asked(kinds: &[Kind]) -> Option<Vec<Item>> {
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
     let client = Client::new(AccessArgs::default().target().ok()?).patient_for(PATIENCE);
-    let found = runtime.block_on(async {
-        tokio::time::timeout(PATIENCE, Interface::new(client).all(kind)).await.ok()?.ok()
-    });
+    let mut interface = Interface::new(client);
+    let asked = async {
+        let mut found = Vec::new();
+        for &kind in kinds {
+            found.extend(interface.all(kind).await.ok()?);
+        }
+        Some(found)
+    };
+    let found = runtime.block_on(async { tokio::time::timeout(PATIENCE, asked).await.ok()? });
     runtime.shutdown_background();
     found
 }
@@ -201,15 +273,44 @@ fn asked(kind: Kind) -> Option<Vec<crate::interface::Item>> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_place_where_names_are_completed_is_there() {
-        for (path, argument, _) in PLACES {
-            let mut found = all();
-            for verb in *path {
-                found = found.find_subcommand(verb).unwrap_or_else(|| panic!("{path:?}")).clone();
+    /// Every command with its arguments, by the names that complete them.
+    fn walk(command: &Command, path: &[&str], found: &mut Vec<(String, Names)>) {
+        for argument in command.get_arguments() {
+            if let Some(names) = names(path, argument.get_id().as_str()) {
+                found.push((format!("{} {}", path.join(" "), argument.get_id()), names));
             }
-            assert!(found.get_arguments().any(|it| it.get_id() == argument), "{path:?} {argument}");
         }
+        for below in command.get_subcommands() {
+            let path: Vec<&str> = path.iter().copied().chain([below.get_name()]).collect();
+            walk(below, &path, found);
+        }
+    }
+
+    #[test]
+    fn names_are_completed_where_they_are_wanted() {
+        let mut found = Vec::new();
+        walk(&all(), &[], &mut found);
+        for (place, names) in [
+            ("identity show name", Names::Of(Kind::Identity)),
+            ("edge delete service-policy names", Names::Of(Kind::ServicePolicy)),
+            ("token rotate name", Names::Of(Kind::Token)),
+            ("dial service", Names::Of(Kind::Service)),
+            ("route create service", Names::Of(Kind::Service)),
+            ("explain bind identity", Names::Subjects),
+            ("service-policy create verb", Names::Words(&["Dial", "Bind"])),
+            ("edge update service-policy identity_roles", Names::IdentityRoles),
+            ("config create config_type", Names::Words(&["host.v1", "intercept.v1"])),
+            ("edge policy-advisor services second", Names::Subjects),
+            ("export kind", Names::Words(&KINDS)),
+            ("audit list gateway", Names::Gateways),
+            ("logout name", Names::Gateways),
+        ] {
+            assert!(found.contains(&(place.to_owned(), names)), "{place}: {found:#?}");
+        }
+        let is_made = |(place, _): &(String, Names)| place.contains("create") && place.ends_with(" name");
+        assert!(!found.iter().any(is_made), "a new name is nobody's: {found:#?}");
+        // `adit dial --identity` takes a file.
+        assert!(!found.iter().any(|(place, _)| place == "dial identity"));
         command().debug_assert();
     }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use adit_testkit::ports;
 use rustix::process::Signal;
 
 use crate::support::data;
@@ -155,10 +156,70 @@ fn keys_that_need_a_restart_are_named_and_the_rest_is_taken() {
     let _agent = world.agent(&gateway, &[("*", "http_status:204")], "");
     let file = world.path("gateway.yaml");
     let text = fs::read_to_string(&file).unwrap();
-    replace(&file, &format!("{text}limits: {{max_headers: 50}}\naccess: {{allow: [192.0.2.1]}}\n"));
+    let waiting = format!("{text}log: {{format: json}}\n");
+    replace(&file, &format!("{waiting}access: {{allow: [192.0.2.1]}}\n"));
     gateway.process.signal(Signal::HUP);
-    gateway.process.line(&["take effect only after a restart", "limits.max_headers"]);
+    gateway.process.line(&["take effect only after a restart", "log.format"]);
     answers(gateway.public(), "x", 403);
+    // It still waits, which was said; put back, it waits no more, and that is said once as well.
+    replace(&file, &waiting);
+    gateway.process.signal(Signal::HUP);
+    answers(gateway.public(), "x", 204);
+    replace(&file, &text);
+    gateway.process.signal(Signal::HUP);
+    gateway.process.line(&["no key waits for a restart any more"]);
+    replace(&file, &format!("{text}# another file, the same keys\n"));
+    gateway.process.signal(Signal::HUP);
+    in_force(|| gateway.scrape(), &format!("{text}# another file, the same keys\n"));
+    let log = gateway.process.stderr();
+    let said = |what: &str| log.matches(what).count();
+    assert_eq!((said("take effect only after a restart"), said("waits for a restart any more")), (1, 1));
+}
+
+#[test]
+fn listeners_bounds_and_the_request_log_take_effect_without_a_restart() {
+    let world = World::new();
+    let mut gateway = world.gateway(GatewayFile::default());
+    let mut agent = world.agent(&gateway, &[("*", "http_status:204")], "");
+    let file = world.path("gateway.yaml");
+    let text = fs::read_to_string(&file).unwrap();
+    let log = world.path("requests.log");
+    answers(gateway.public(), "x", 204);
+    replace(
+        &file,
+        &format!(
+            "{text}limits: {{max_header_bytes: 1KiB}}\nrequest_log: {}\ndrain_timeout: 1s\n",
+            log.display()
+        ),
+    );
+    gateway.process.signal(Signal::HUP);
+    until("a head is longer than it may be now", SOON, || {
+        match http::once(gateway.public(), &Request::get("x", &format!("/{}", "x".repeat(2000)))) {
+            Ok(response) if response.status == 414 => Ok(()),
+            seen => Err(format!("{seen:?}")),
+        }
+    });
+    until("the request log is written", SOON, || match fs::read_to_string(&log) {
+        Ok(text) if text.contains("target_too_long") => Ok(()),
+        seen => Err(format!("{seen:?}")),
+    });
+    let added = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    replace(&file, &text.replace("'127.0.0.1:0'}]", &format!("'127.0.0.1:0'}}, {{listen: '{added}'}}]")));
+    gateway.process.signal(Signal::HUP);
+    answers(added, "x", 204);
+    answers(gateway.public(), "x", 204);
+    assert!(!gateway.process.stderr().contains("only after a restart"));
+
+    // The agent's own listener moves.
+    let file = world.path("agent.yaml");
+    let text = fs::read_to_string(&file).unwrap();
+    let moved = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    replace(&file, &format!("{}drain_timeout: 1s\n", text.replace("'127.0.0.1:0'", &format!("'{moved}'"))));
+    agent.process.signal(Signal::HUP);
+    let old = std::mem::replace(&mut agent.listen, moved);
+    until("the agent answers there", SOON, || http::text(moved, "agent", "/ready"));
+    assert!(http::once(old, &Request::get("agent", "/ready")).is_err(), "and not where it was");
+    assert!(!agent.process.stderr().contains("only after a restart"));
 }
 
 #[test]

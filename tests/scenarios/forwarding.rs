@@ -46,7 +46,7 @@ async fn connections_to_the_agent_reach_what_the_gateway_can_reach() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_connected_to_is_a_reset() {
+async fn what_cannot_be_connected_to_is_a_reset_and_what_is_not_permitted_an_end() {
     let mut world = permitting().await;
     let (closed, cloud) = (local(), local());
     let nobody = local().to_string();
@@ -54,8 +54,10 @@ async fn what_cannot_be_connected_to_is_a_reset() {
     world.join(plan).await;
     for (here, reason) in [(closed, "upstream_refused"), (cloud, "forwarding_denied")] {
         let mut client = within("a connection", TcpStream::connect(here)).await.unwrap();
-        let end = within("the end", client.read(&mut [0])).await;
-        assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        let end = within("the end", client.read(&mut [0])).await.map_err(|error| error.kind());
+        // What is not permitted has not begun: that is an ordinary end.
+        let expected = if here == cloud { Ok(0) } else { Err(ErrorKind::ConnectionReset) };
+        assert_eq!(end, expected);
         world.sum_becomes("adit_refusals_total", &[("reason", reason)], 1).await;
     }
     world.finish().await;
@@ -68,6 +70,48 @@ async fn a_gateway_that_does_not_permit_it_refuses_the_agent_and_says_so() {
     let refusal = within("the refusal", agent.refused()).await;
     assert!(refusal.contains("--client-forwarding"), "{refusal}");
     drop(agent);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn an_agent_keeps_its_offers_where_forwarding_is_not_permitted_and_forwards_as_soon_as_it_is() {
+    let echo = Tcp::echo().await;
+    let mut world = World::new().run().await;
+    let here = local();
+    let plan = AgentPlan::new().offer("a.example", "http_status:204").forward(here, &echo.addr.to_string());
+    world.join(plan).await;
+    assert_eq!(world.get("a.example", "/").await.status(), 204);
+    for sent in [&b""[..], b"hello"] {
+        let mut client = within("a connection", TcpStream::connect(here)).await.unwrap();
+        client.write_all(sent).await.unwrap();
+        let mut back = Vec::new();
+        within("an ordinary end", client.read_to_end(&mut back)).await.unwrap();
+        assert!(back.is_empty());
+    }
+    let denied = world.agent_metrics(0).await.sum(
+        "adit_agent_streams_ended_total",
+        &[("service", &format!("dial:{}", echo.addr)), ("reason", "forwarding_denied")],
+    );
+    assert!(denied > 1.5, "{denied}");
+    let mut wire = adit_testkit::Wire::tcp(world.agent(0).listen_addr().unwrap()).await;
+    let ready = wire.get("agent", "/ready").await;
+    assert_eq!(ready.status(), 200);
+    assert!(ready.text().contains("does not permit what is forwarded"), "{}", ready.text());
+    let log = world.log();
+    let said = |text: &str| log.iter().filter(|line| line.starts_with("WARN") && line.contains(text)).count();
+    assert_eq!(said("is closed until it is started with --client-forwarding"), 1, "{log:#?}");
+    assert_eq!(said("let in without what it wants forwarded"), 1, "{log:#?}");
+    assert_eq!(said("was not carried to its end"), 1, "once a second at most: {log:#?}");
+
+    world.reload(|config| config.client_forwarding = true).unwrap();
+    let mut client = within("a connection", TcpStream::connect(here)).await.unwrap();
+    client.write_all(b"hello").await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut back = String::new();
+    within("the end", client.read_to_string(&mut back)).await.unwrap();
+    assert_eq!(back, "hello", "in the same session");
+    assert_eq!(world.get("a.example", "/").await.status(), 204);
+    world.sum_becomes("adit_sessions_opened_total", &[], 1).await;
     world.finish().await;
 }
 

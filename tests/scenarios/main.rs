@@ -26,6 +26,7 @@ mod proxies;
 mod proxy_protocol;
 mod quic;
 mod refusals;
+mod reloading;
 mod request_log;
 mod retries;
 mod routing;

@@ -20,7 +20,10 @@ pub(crate) enum State {
     /// The gateway said no, in these words. Tried again all the same.
     Refused(String),
     /// A session stands.
-    Connected,
+    Connected {
+        /// The gateway connects what is forwarded to it, as far as it has been asked to.
+        forwards: bool,
+    },
 }
 
 /// One gateway, or one address of it.
@@ -36,6 +39,8 @@ struct Link {
 struct Known {
     gateway: Arc<str>,
     session: Session,
+    /// What the gateway has granted.
+    granted: u64,
     /// When its last canary came through.
     canary: Option<Instant>,
 }
@@ -55,7 +60,7 @@ impl Table {
     }
 
     fn connected(&self) -> usize {
-        self.links.values().filter(|link| matches!(link.state, State::Connected)).count()
+        self.links.values().filter(|link| matches!(link.state, State::Connected { .. })).count()
     }
 }
 
@@ -95,7 +100,7 @@ impl Board {
         loop {
             let refusal = table.borrow_and_update().links.values().find_map(|link| match &link.state {
                 State::Refused(text) => Some((Arc::clone(&link.gateway), text.clone())),
-                State::Connecting | State::Failed(_) | State::Connected => None,
+                State::Connecting | State::Failed(_) | State::Connected { .. } => None,
             });
             if let Some(refusal) = refusal {
                 return refusal;
@@ -116,7 +121,7 @@ impl Board {
                     State::Refused(text) | State::Failed(text) => {
                         Some((Arc::clone(&link.gateway), text.clone()))
                     }
-                    State::Connecting | State::Connected => None,
+                    State::Connecting | State::Connected { .. } => None,
                 };
                 table.links.values().map(of).collect()
             };
@@ -134,6 +139,14 @@ impl Board {
         self.table.borrow().sessions.values().map(|known| known.session.clone()).collect()
     }
 
+    /// The same, with those first whose gateway has granted this.
+    pub(crate) fn sessions_for(&self, capability: u64) -> Vec<Session> {
+        let table = self.table.borrow();
+        let mut known: Vec<_> = table.sessions.values().collect();
+        known.sort_by_key(|known| known.granted & capability == 0);
+        known.into_iter().map(|known| known.session.clone()).collect()
+    }
+
     /// Every session to this gateway.
     pub(crate) fn sessions_to(&self, gateway: &str) -> Vec<Session> {
         let table = self.table.borrow();
@@ -144,7 +157,7 @@ impl Board {
     /// Brings the gauges up to date that are only looked at when somebody asks.
     pub(crate) fn measure(&self, observe: &Observe) {
         observe.up(self.is_ready());
-        for Known { gateway, session, canary: _ } in self.table.borrow().sessions.values() {
+        for Known { gateway, session, .. } in self.table.borrow().sessions.values() {
             if let Some(rtt) = session.rtt() {
                 observe.gateway(gateway).round_trip(rtt);
             }
@@ -159,7 +172,10 @@ impl Board {
             let word = match state {
                 State::Connecting | State::Failed(_) => "connecting",
                 State::Refused(_) => "refused",
-                State::Connected => "connected",
+                State::Connected { forwards: true } => "connected",
+                State::Connected { forwards: false } => {
+                    "connected, and does not permit what is forwarded to its side"
+                }
             };
             let _always_fits = writeln!(text, "{gateway}: {word}");
         }
@@ -196,18 +212,18 @@ impl Place {
     }
 
     /// The link stands until the guard is dropped, however that comes about.
-    pub(crate) fn connected(&self) -> Connected<'_> {
-        self.set(State::Connected);
+    pub(crate) fn connected(&self, forwards: bool) -> Connected<'_> {
+        self.set(State::Connected { forwards });
         Connected(self)
     }
 
     /// Counts a session as there until the guard is dropped.
-    pub(crate) fn session(&self, session: Session) -> Listed {
+    pub(crate) fn session(&self, session: Session, granted: u64) -> Listed {
         let mut id = 0;
         self.board.table.send_modify(|table| {
             id = table.next();
             let gateway = Arc::clone(&self.gateway);
-            table.sessions.insert(id, Known { gateway, session, canary: None });
+            table.sessions.insert(id, Known { gateway, session, granted, canary: None });
         });
         Listed { board: self.board.clone(), id }
     }

@@ -118,9 +118,9 @@ impl Keeper {
             let started = Instant::now();
             let mut extra = Duration::ZERO;
             match self.connect().await {
-                Ok(session) => {
+                Ok((session, granted)) => {
                     self.progress.stands();
-                    leaving = self.keep(session).await;
+                    leaving = self.keep(session, granted).await;
                     backoff.stood(started.elapsed());
                     if leaving.is_some() {
                         backoff.forget();
@@ -168,12 +168,17 @@ impl Keeper {
         }
     }
 
-    async fn connect(&self) -> Result<Session, ConnectError> {
+    /// Opens a session, and says what was granted.
+    async fn connect(&self) -> Result<(Session, u64), ConnectError> {
         let Dialled { mut io, exporter, carrier } = self.gateway.dial().await?;
         let succession = if self.succeeds.load(Ordering::Relaxed) { capabilities::SUCCESSION } else { 0 };
         let hello = Hello {
             versions: (MIN_VERSION, VERSION),
-            capabilities: self.capabilities | capabilities::CANARIES | capabilities::NOTICES | succession,
+            capabilities: self.capabilities
+                | capabilities::CANARIES
+                | capabilities::NOTICES
+                | capabilities::PARTIAL
+                | succession,
             instance: self.instance,
             generation: self.generation.fetch_add(1, Ordering::Relaxed) + 1,
             release: env!("CARGO_PKG_VERSION").to_owned(),
@@ -185,7 +190,9 @@ impl Keeper {
         let welcome = tokio::time::timeout(GREET_TIMEOUT, greeting)
             .await
             .map_err(|_elapsed| ConnectError::Silent)??;
-        if welcome.capabilities & self.capabilities != self.capabilities {
+        let missing = self.capabilities & !welcome.capabilities;
+        let has_more = !self.exposed.offers().is_empty() || self.capabilities & capabilities::DIALING != 0;
+        if missing & !capabilities::FORWARDING != 0 || (missing != 0 && !has_more) {
             return Err(ConnectError::NotGranted);
         }
         self.succeeds.store(false, Ordering::Relaxed);
@@ -195,18 +202,31 @@ impl Keeper {
         }
         for notice in &welcome.notices {
             let (service, reason, message) = (&notice.service, notice.reason, &notice.message);
-            tracing::warn!(gateway = %self.gateway, %service, %reason, "the gateway does not take an offer: {message}");
+            let what = match reason {
+                Reason::NoListener => "nobody reaches an offer",
+                _ => "the gateway does not take an offer",
+            };
+            tracing::warn!(gateway = %self.gateway, %service, %reason, "{what}: {message}");
+        }
+        if missing != 0 {
+            let reason = Reason::ForwardingDenied;
+            tracing::warn!(
+                gateway = %self.gateway, %reason,
+                "the gateway connects nowhere on behalf of agents: what is forwarded to its side is closed until it is \
+                 started with --client-forwarding, or its file says tcp.client_forwarding; everything else works"
+            );
         }
         tracing::info!(gateway = %self.gateway, transport = carrier.transport, tls = carrier.tls, release = welcome.release, "session opened");
-        Ok(session)
+        Ok((session, welcome.capabilities))
     }
 
     /// Waits until the session has ended, or its gateway is leaving: then it is returned, and finishes by itself.
-    async fn keep(&self, session: Session) -> Option<Session> {
+    async fn keep(&self, session: Session, granted: u64) -> Option<Session> {
         self.observe.connected();
         let counted = self.observe.session();
-        let _connected = self.place.connected();
-        let (listed, exposed) = (self.place.session(session.clone()), Arc::clone(&self.exposed));
+        let missing = self.capabilities & !granted;
+        let _connected = self.place.connected(missing & capabilities::FORWARDING == 0);
+        let (listed, exposed) = (self.place.session(session.clone(), granted), Arc::clone(&self.exposed));
         let (observe, served) = (self.observe.clone(), session.clone());
         let gateway = Arc::clone(self.place.gateway());
         let listed = Arc::new(listed);

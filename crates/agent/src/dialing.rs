@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use adit_proto::handshake::capabilities;
 use adit_proto::header::StreamHeader;
 use adit_proto::name::Name;
 use adit_proto::names::{ServiceName, explain};
@@ -43,7 +44,11 @@ pub(crate) async fn open(
     let header =
         StreamHeader { service: service.clone(), client_addr: client, connect_timeout: CONNECT_TIMEOUT };
     let mut refused = Reason::AgentLost;
-    for session in board.sessions() {
+    let wanted = match service {
+        ServiceName::Dial(_) => capabilities::FORWARDING,
+        _ => capabilities::DIALING,
+    };
+    for session in board.sessions_for(wanted) {
         match session.open(&header) {
             Ok(stream) => return Ok((session, stream)),
             Err(reason) => refused = reason,

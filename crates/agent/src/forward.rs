@@ -11,6 +11,7 @@ use adit_tunnel::relay::{Meter, Terms, relay};
 use adit_tunnel::scope::Scope;
 use adit_tunnel::session::Session;
 use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -24,6 +25,9 @@ use crate::observe::{Observe, ServiceCounters};
 const MAX_CONNECTIONS: usize = 4096;
 /// How often the log says why something was not carried.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a client that is told by a close may take to notice, and how much of what it sends meanwhile is read away:
+/// a close in front of unread bytes would be a reset.
+const GOODBYE: (Duration, u64) = (Duration::from_secs(1), 64 * 1024);
 /// Pause after a failed accept.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Silence ends no connection, as it ends none that comes the other way.
@@ -36,8 +40,8 @@ pub(crate) struct Forwarder {
     counters: ServiceCounters,
     board: Board,
     slots: Arc<Semaphore>,
-    /// When the log last said why something was not carried.
-    told: Mutex<Option<Instant>>,
+    /// When the log last said why something was not carried, and how often it was not said since.
+    told: Mutex<(Option<Instant>, u64)>,
 }
 
 /// Counts as for every other service: `in` is what goes to the far end.
@@ -98,38 +102,67 @@ impl Forwarder {
         }
     }
 
-    /// Says in the log why a service cannot be reached, once a second at most.
-    async fn tell(&self, session: &Session, reason: Reason) {
-        let ServiceName::Named(name) = &self.service else { return };
-        let is_due = {
-            let mut told = self.told.lock();
-            let is_due = told.is_none_or(|at| at.elapsed() > LOG_INTERVAL);
-            if is_due {
-                *told = Some(Instant::now());
-            }
-            is_due
-        };
-        if is_due && let Some(text) = dialing::why(session, name, reason).await {
-            tracing::warn!(service = %name, %reason, "a connection was not carried: {text}");
+    /// Says in the log why a connection was not carried to its end, once a second at most.
+    async fn tell(&self, session: Option<&Session>, reason: Reason) {
+        if matches!(reason, Reason::Done | Reason::ClientGone) {
+            return;
         }
+        let suppressed = {
+            let mut told = self.told.lock();
+            if told.0.is_some_and(|at| at.elapsed() < LOG_INTERVAL) {
+                told.1 += 1;
+                return;
+            }
+            told.0 = Some(Instant::now());
+            std::mem::take(&mut told.1)
+        };
+        let text = match (&self.service, session) {
+            (ServiceName::Named(name), Some(session)) => dialing::why(session, name, reason).await,
+            _ => None,
+        };
+        let text = match (&text, reason) {
+            (Some(text), _) => text,
+            (None, Reason::AgentLost) => "there is no session to a gateway, or it ended",
+            (None, reason) => reason.explanation(),
+        };
+        tracing::warn!(service = %self.service, %reason, suppressed, "a connection was not carried to its end: {text}");
     }
 
     async fn carry(&self, mut tcp: TcpStream, peer: SocketAddr) {
         let mut open = self.counters.open();
         // The bytes of the client travel right behind the opening.
-        open.reason = match dialing::open(&self.board, &self.service, Some(peer)).await {
+        let (session, reason) = match dialing::open(&self.board, &self.service, Some(peer)).await {
             Ok((session, stream)) => {
-                let reason = relay(stream, &mut tcp, TERMS, &Reversed(&self.counters)).await.reason;
-                self.tell(&session, reason).await;
-                reason
+                let outcome = relay(stream, &mut tcp, TERMS, &Reversed(&self.counters)).await;
+                (Some(session), outcome.reason)
             }
-            Err(reason) => reason,
+            Err(reason) => (None, reason),
         };
-        if open.reason != Reason::Done {
-            tracing::debug!(service = %self.service, reason = %open.reason, "a forwarded connection was cut");
-            if let Err(error) = tcp.set_zero_linger() {
-                tracing::debug!(%error, "a connection cannot be reset");
+        open.reason = reason;
+        match reason {
+            Reason::Done => {}
+            // Nothing has been carried, and nothing will be: the client is told by an ordinary end.
+            Reason::ForwardingDenied | Reason::NotPermitted => say_goodbye(&mut tcp).await,
+            _ => {
+                if let Err(error) = tcp.set_zero_linger() {
+                    tracing::debug!(%error, "a connection cannot be reset");
+                }
             }
         }
+        // Nobody waits for what the log says.
+        drop(tcp);
+        self.tell(session.as_ref(), reason).await;
+    }
+}
+
+/// Closes a connection on which nothing was said, so that its client finds the end and no reset.
+async fn say_goodbye(tcp: &mut TcpStream) {
+    let (patience, most) = GOODBYE;
+    let goodbye = async {
+        tcp.shutdown().await?;
+        tcp.take(most).read_to_end(&mut Vec::new()).await
+    };
+    if let Ok(Err(error)) = tokio::time::timeout(patience, goodbye).await {
+        tracing::debug!(%error, "a client has not waited for the end");
     }
 }

@@ -233,7 +233,7 @@ impl Observe {
         process::register(metrics);
         process::register_build_info(metrics, env!("CARGO_PKG_VERSION"), revision);
         if let Some(log) = process_log {
-            register_log_metrics(metrics, &[("process", log)]);
+            register_log_metrics(metrics, &[("process", log.into())]);
         }
         runtime::register(metrics, workers.runtimes());
         observe

@@ -68,7 +68,8 @@ impl StartError {
 #[derive(Debug)]
 pub struct Agent {
     instance: InstanceId,
-    listen_addr: Option<SocketAddr>,
+    /// Where its own metrics are.
+    metrics: parking_lot::Mutex<Option<MetricsListener>>,
     board: Board,
     gateways: usize,
     lasting: Lasting,
@@ -82,7 +83,7 @@ pub struct Agent {
     sessions: Scope,
     /// Streams.
     streams: Scope,
-    drain_timeout: Duration,
+    drain_timeout: parking_lot::Mutex<Duration>,
     _abort: [DropGuard; 4],
 }
 
@@ -108,18 +109,9 @@ impl Agent {
         let instance = InstanceId::from_bytes(random);
         let board = Board::default();
 
-        let listen_addr = match config.listen {
+        let metrics = match config.listen {
             None => None,
-            Some(addr) => {
-                let bind = |source| StartError::Bind { addr, source };
-                let listener = TcpListener::bind(addr).await.map_err(bind)?;
-                let bound = listener.local_addr().map_err(bind)?;
-                scope.spawn(
-                    "metrics listener",
-                    serve_metrics(listener, observe.clone(), board.clone(), scope.clone()),
-                );
-                Some(bound)
-            }
+            Some(addr) => Some(BoundMetrics::bind(addr).await?.serve(observe.clone(), board.clone(), &scope)),
         };
         let awoken = watch::Sender::new(());
         let keeping = Scope::new();
@@ -138,7 +130,7 @@ impl Agent {
         keeping.spawn("clock", clock::watch(awoken, observe));
         Ok(Self {
             instance,
-            listen_addr,
+            metrics: parking_lot::Mutex::new(metrics),
             board,
             gateways,
             lasting,
@@ -148,18 +140,36 @@ impl Agent {
             keeping,
             sessions,
             streams,
-            drain_timeout,
+            drain_timeout: parking_lot::Mutex::new(drain_timeout),
         })
     }
 
-    /// Puts another configuration in the place of the one in force: gateways, token, services and what is forwarded.
-    /// Streams go on, and what is new takes the new way once a new session stands. The rest of it is for the next
-    /// start. Not cancel safe.
+    /// Puts another configuration in the place of the one in force: gateways, token, services, what is forwarded, where
+    /// the metrics are and how long a drain may take. Streams go on, and what is new takes the new way once a new
+    /// session stands. Not cancel safe.
     ///
     /// # Errors
     /// [`StartError`], and nothing has changed.
     pub async fn reload(&self, config: Config) -> Result<(), StartError> {
-        self.running.lock().await.replace(config, &self.lasting).await
+        let mut running = self.running.lock().await;
+        let standing = self.metrics.lock().as_ref().map(|metrics| metrics.configured);
+        let bound = match config.listen {
+            Some(addr) if standing != Some(addr) => Some(BoundMetrics::bind(addr).await?),
+            _ => None,
+        };
+        let (listen, drain_timeout) = (config.listen, config.drain_timeout);
+        running.replace(config, &self.lasting).await?;
+        *self.drain_timeout.lock() = drain_timeout;
+        if standing != listen {
+            let Lasting { observe, board, .. } = &self.lasting;
+            let served = bound.map(|bound| {
+                tracing::info!(addr = %bound.addr, purpose = "metrics", "listening");
+                bound.serve(observe.clone(), board.clone(), &self.scope)
+            });
+            // The one before stops listening as it is dropped; whoever it answers hears the rest.
+            *self.metrics.lock() = served;
+        }
+        Ok(())
     }
 
     /// To be told of every configuration that is read.
@@ -176,8 +186,8 @@ impl Agent {
 
     /// Where its own `/metrics` listens, when asked to.
     #[must_use]
-    pub const fn listen_addr(&self) -> Option<SocketAddr> {
-        self.listen_addr
+    pub fn listen_addr(&self) -> Option<SocketAddr> {
+        self.metrics.lock().as_ref().map(|metrics| metrics.addr)
     }
 
     /// Waits until a session stands, with whichever gateway. Cancel safe.
@@ -212,7 +222,7 @@ impl Agent {
     /// Tells the gateways, takes no new streams, lets open ones finish within the configured time, then ends the
     /// rest. Returns how many streams had to be cut.
     pub async fn drain(self) -> usize {
-        let deadline = Instant::now() + self.drain_timeout;
+        let deadline = Instant::now() + *self.drain_timeout.lock();
         for session in self.board.sessions() {
             session.announce(Reason::AgentDraining);
         }
@@ -232,6 +242,38 @@ impl Agent {
         self.sessions.drain(Duration::from_secs(1)).await;
         self.scope.drain(Duration::ZERO).await;
         cut
+    }
+}
+
+/// The metrics listener before it answers.
+struct BoundMetrics {
+    configured: SocketAddr,
+    addr: SocketAddr,
+    listener: TcpListener,
+}
+
+/// The metrics listener, for as long as this is kept.
+#[derive(Debug)]
+struct MetricsListener {
+    configured: SocketAddr,
+    addr: SocketAddr,
+    _accepting: DropGuard,
+}
+
+impl BoundMetrics {
+    async fn bind(configured: SocketAddr) -> Result<Self, StartError> {
+        let failed = |source| StartError::Bind { addr: configured, source };
+        let listener = TcpListener::bind(configured).await.map_err(failed)?;
+        let addr = listener.local_addr().map_err(failed)?;
+        Ok(Self { configured, addr, listener })
+    }
+
+    /// Answers; what it answers belongs to `scope`.
+    fn serve(self, observe: Observe, board: Board, scope: &Scope) -> MetricsListener {
+        let Self { configured, addr, listener } = self;
+        let accepting = scope.child();
+        accepting.spawn("metrics listener", serve_metrics(listener, observe, board, scope.clone()));
+        MetricsListener { configured, addr, _accepting: accepting.cancel_on_drop() }
     }
 }
 

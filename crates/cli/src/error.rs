@@ -81,6 +81,12 @@ impl CliError {
         self
     }
 
+    /// The same error, where something else could not be done for it.
+    pub(crate) fn instead(mut self, what: impl Into<String>) -> Self {
+        self.what = what.into();
+        self
+    }
+
     /// The same error as the failure of a check: exit code 1 whatever it was.
     pub(crate) fn into_failure(self) -> Self {
         Self { kind: Kind::Failure, ..self }

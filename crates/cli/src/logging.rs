@@ -41,23 +41,52 @@ impl Level {
     }
 }
 
-/// A request log that is open, and what writes it out at the end.
-pub(crate) type RequestLog = (LineWriter, FlushGuard);
+/// The request log: where it goes, and what writes it out at the end.
+#[derive(Debug)]
+pub(crate) struct RequestLog {
+    target: LogTarget,
+    /// `None` writes nothing.
+    open: Option<(LineWriter, FlushGuard)>,
+}
 
-/// Opens the request log.
-///
-/// # Errors
-/// The file cannot be opened, or the writer's thread not be started.
-pub(crate) fn request_log(target: &LogTarget) -> Result<Option<RequestLog>, CliError> {
-    let opened = match target {
-        LogTarget::Off => return Ok(None),
-        LogTarget::Stdout => LineWriter::stdout(),
-        LogTarget::Stderr => LineWriter::stderr(),
-        LogTarget::File(path) => LineWriter::file(path),
-    };
-    opened.map(Some).map_err(|cause| {
-        CliError::failure(format!("cannot open the request log {}", target.show()))
-            .caused_by(&cause)
-            .next("check that its directory exists and that this user may write there")
-    })
+impl RequestLog {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or the writer's thread not be started.
+    pub(crate) fn open(target: LogTarget) -> Result<Self, CliError> {
+        let opened = match &target {
+            LogTarget::Off => return Ok(Self { target, open: None }),
+            LogTarget::Stdout => LineWriter::stdout(),
+            LogTarget::Stderr => LineWriter::stderr(),
+            LogTarget::File(path) => LineWriter::file(path),
+        };
+        let open = opened.map_err(|cause| {
+            CliError::failure(format!("cannot open the request log {}", target.show()))
+                .caused_by(&cause)
+                .next("check that its directory exists and that this user may write there")
+        })?;
+        Ok(Self { target, open: Some(open) })
+    }
+
+    /// What lines are written to.
+    pub(crate) fn writer(&self) -> Option<LineWriter> {
+        self.open.as_ref().map(|(writer, _)| writer.clone())
+    }
+
+    /// Opens another one, unless it goes where this one does.
+    ///
+    /// # Errors
+    /// As [`RequestLog::open`].
+    pub(crate) fn other(&self, target: LogTarget) -> Result<Option<Self>, CliError> {
+        if target == self.target { Ok(None) } else { Self::open(target).map(Some) }
+    }
+
+    /// Writes out what waits, without anybody waiting for that: the disk may hang.
+    pub(crate) fn retire(self) {
+        let retiring = std::thread::Builder::new().name("retired log".to_owned());
+        if let Err(error) = retiring.spawn(move || drop(self)) {
+            tracing::warn!(%error, "cannot start a thread");
+        }
+    }
 }

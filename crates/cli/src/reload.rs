@@ -54,6 +54,8 @@ pub(crate) struct ConfigFile {
     watch: FileWatch,
     /// What is in force.
     settings: Vec<Setting>,
+    /// Keys that wait for a restart, as the log said last.
+    waiting: Vec<String>,
     hash: String,
     /// Whoever asks for a reload.
     requests: mpsc::Receiver<Request>,
@@ -64,7 +66,17 @@ impl ConfigFile {
     pub(crate) fn open<T>(path: PathBuf, loaded: Loaded<T>) -> (T, Self) {
         let Loaded { config, settings, files, hash } = loaded;
         let (_, nobody) = mpsc::channel(1);
-        (config, Self { path, watch: FileWatch::start(files), settings, hash, requests: nobody })
+        (
+            config,
+            Self {
+                path,
+                watch: FileWatch::start(files),
+                settings,
+                waiting: Vec::new(),
+                hash,
+                requests: nobody,
+            },
+        )
     }
 
     /// The role has started with it.
@@ -106,14 +118,22 @@ impl ConfigFile {
         let answer = match taken.await {
             Ok((settings, files, hash)) => {
                 let waiting = changed(&self.settings, &settings, live);
-                if !waiting.is_empty() {
-                    let keys = waiting.join(", ");
-                    tracing::warn!(%file, keys, "these keys have changed and take effect only after a restart");
+                let keys = waiting.join(", ");
+                match (waiting.is_empty(), waiting == self.waiting) {
+                    // Said before, and nothing to be done that was not then.
+                    (_, true) => {}
+                    (false, false) => {
+                        tracing::warn!(%file, keys, "these keys have changed and take effect only after a restart");
+                    }
+                    (true, false) => {
+                        tracing::info!(%file, "no key waits for a restart any more");
+                    }
                 }
                 reloads.reloaded(&hash, now);
                 tracing::info!(%file, why = label, hash, "the configuration was read again and is in force");
                 self.watch.replace(files);
-                (self.settings, self.hash) = (settings, hash);
+                (self.settings, self.hash) = (in_force(&self.settings, settings, &waiting), hash);
+                self.waiting = waiting;
                 Answer::Taken
             }
             Err(error) => {
@@ -145,12 +165,22 @@ async fn read<T: Send + 'static>(path: PathBuf, load: Load<T>) -> Result<Loaded<
     })
 }
 
-/// Keys whose values differ, except those that are live, with everything below them; `*` stands for what is above.
+/// What is in force once a file was taken: what it says, except where keys wait for a restart.
+fn in_force(old: &[Setting], new: Vec<Setting>, waiting: &[String]) -> Vec<Setting> {
+    let kept = old.iter().filter(|setting| waiting.contains(&setting.path)).cloned();
+    let taken = new.into_iter().filter(|setting| !waiting.contains(&setting.path));
+    taken.chain(kept).collect()
+}
+
+/// Keys whose values differ, except those that are live, with everything below them; `*` stands for what is above. One
+/// with a `?` behind it is live where it comes or goes with its section, and not where its value changes.
 fn changed(old: &[Setting], new: &[Setting], live: &[&str]) -> Vec<String> {
+    let has = |one: &[Setting], path: &str| one.iter().any(|setting| setting.path == path);
     let is_live = |path: &str| {
-        live.iter().any(|key| match key.strip_prefix('*') {
-            Some(ending) => path.ends_with(ending),
-            None => {
+        live.iter().any(|key| match (key.strip_prefix('*'), key.strip_suffix('?')) {
+            (Some(ending), _) => path.ends_with(ending),
+            (_, Some(whole)) => path == whole && !(has(old, path) && has(new, path)),
+            (None, None) => {
                 path.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
             }
         })

@@ -14,7 +14,7 @@ use crate::config::agent::AgentSettings;
 use crate::config::gateway::GatewaySettings;
 use crate::config::{self, Loaded, env};
 use crate::error::CliError;
-use crate::logging;
+use crate::logging::{self, RequestLog};
 use crate::reload::{ConfigFile, Why};
 use crate::signals::{Signal, Signals};
 
@@ -58,8 +58,8 @@ pub(crate) async fn gateway(source: Source<GatewaySettings>) -> Result<ExitCode,
     })?;
     let (process_log, level, _log) = logging::init(log)?;
     config.process_log = Some(process_log);
-    let (writer, _request_log) = logging::request_log(&request_log)?.unzip();
-    config.request_log = writer;
+    let mut request_log = RequestLog::open(request_log)?;
+    config.request_log = request_log.writer();
     let workers = workers()?;
     let gateway =
         Gateway::start_on(config, inherited, &workers).await.map_err(|cause| gateway_failed(&cause))?;
@@ -73,8 +73,14 @@ pub(crate) async fn gateway(source: Source<GatewaySettings>) -> Result<ExitCode,
             Next::End(signal) => break signal,
             Next::Reload(file, why) => {
                 let taken = async |settings: GatewaySettings| {
-                    gateway.reload(&settings.config).map_err(|cause| gateway_failed(&cause))?;
-                    level.set(settings.log)
+                    let GatewaySettings { mut config, request_log: target, log } = settings;
+                    let other = request_log.other(target)?;
+                    config.request_log = other.as_ref().unwrap_or(&request_log).writer();
+                    gateway.reload(&config).map_err(|cause| not_taken(gateway_failed(&cause)))?;
+                    if let Some(other) = other {
+                        std::mem::replace(&mut request_log, other).retire();
+                    }
+                    level.set(log)
                 };
                 let reloads = gateway.reloads();
                 Box::pin(file.reload(why, config::gateway::load, GATEWAY_KEYS, taken, reloads)).await;
@@ -86,11 +92,27 @@ pub(crate) async fn gateway(source: Source<GatewaySettings>) -> Result<ExitCode,
 }
 
 /// Keys of a gateway's file that take effect without a restart, with everything below them.
-const GATEWAY_KEYS: &[&str] =
-    &["access", "tokens", "tcp.client_forwarding", "log.level", "*.tls.cert", "*.tls.key"];
+const GATEWAY_KEYS: &[&str] = &[
+    "access",
+    "tokens",
+    "http",
+    "tcp.ports",
+    "tcp.proxy_protocol",
+    "tcp.lb_proxy_protocol",
+    "tcp.client_forwarding",
+    // Ports that are bound stay where they are.
+    "tcp.listen?",
+    "limits",
+    "request_log",
+    "drain_timeout",
+    "log.level",
+    "*.tls.cert",
+    "*.tls.key",
+];
 
 /// Keys of an agent's file that take effect without a restart, with everything below them.
-const AGENT_KEYS: &[&str] = &["gateway", "token", "identity", "services", "forwards", "log.level"];
+const AGENT_KEYS: &[&str] =
+    &["gateway", "token", "identity", "services", "forwards", "listen", "drain_timeout", "log.level"];
 
 /// What a role that runs has to do next.
 enum Next<'f> {
@@ -150,7 +172,8 @@ pub(crate) async fn agent(source: Source<AgentSettings>) -> Result<ExitCode, Cli
             Next::End(signal) => break signal,
             Next::Reload(file, why) => {
                 let taken = async |settings: AgentSettings| {
-                    Box::pin(agent.reload(settings.config)).await.map_err(|cause| agent_failed(&cause))?;
+                    let reloaded = Box::pin(agent.reload(settings.config)).await;
+                    reloaded.map_err(|cause| not_taken(agent_failed(&cause)))?;
                     level.set(settings.log)
                 };
                 let reloads = agent.reloads();
@@ -202,6 +225,11 @@ pub(crate) fn gateway_failed(cause: &adit_gateway::StartError) -> CliError {
         }
     };
     CliError::failure("the gateway did not start").caused_by(cause).next(next)
+}
+
+/// The same for a process that runs: it goes on as it was.
+fn not_taken(error: CliError) -> CliError {
+    error.instead("the file is in order, but what it says cannot be had")
 }
 
 /// An agent that did not start.

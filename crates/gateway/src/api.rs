@@ -24,6 +24,7 @@ use tower_service::Service as _;
 use crate::control_port::Caller;
 use crate::control_port::proving::Proven;
 use crate::enrolling::Enrolling;
+use crate::live::Live;
 use crate::observe::Observe;
 use crate::sessions::Sessions;
 use answer::Presence;
@@ -49,13 +50,11 @@ pub use document::openapi;
 #[derive(Debug, Clone)]
 pub(crate) struct About {
     pub(crate) sha: &'static str,
-    pub(crate) mode: &'static str,
+    pub(crate) live: Arc<Live>,
     /// `directory` or `memory`.
     pub(crate) state: &'static str,
     pub(crate) trust_domain: Option<String>,
     pub(crate) hostname: String,
-    /// The ports of its HTTP listeners.
-    pub(crate) http_ports: Vec<u16>,
 }
 
 /// What the interface answers from.

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::flow::DataPlane;
 use crate::forward::body::RequestBody;
 use crate::grants::Grant;
+use crate::live::Live;
 use crate::sessions::Service;
 
 /// An idle connection older than this is not used for a request that must not be sent twice: upstreams close idle
@@ -52,7 +53,7 @@ pub(crate) struct Endpoint {
     /// What stands behind it, for the log.
     pub(crate) upstream: Arc<str>,
     idle: Mutex<Vec<Idle>>,
-    max_idle: usize,
+    live: Arc<Live>,
     closed: AtomicBool,
 }
 
@@ -69,7 +70,7 @@ impl Endpoint {
         offer: &Offer,
         number: u32,
         instance: InstanceId,
-        max_idle: usize,
+        live: Arc<Live>,
     ) -> Self {
         Self {
             session,
@@ -78,7 +79,7 @@ impl Endpoint {
             instance,
             upstream: offer.upstream.as_str().into(),
             idle: Mutex::default(),
-            max_idle,
+            live,
             closed: AtomicBool::new(false),
         }
     }
@@ -178,8 +179,9 @@ impl Lease {
         if !is_reusable || sender.is_closed() || !endpoint.is_open() {
             return;
         }
+        let max_idle = endpoint.live.limits().max_idle_streams;
         let mut idle = endpoint.idle.lock();
-        if idle.len() < endpoint.max_idle {
+        if idle.len() < max_idle {
             idle.push(Idle { sender, watch, since: Instant::now() });
         }
     }
@@ -208,7 +210,7 @@ pub(crate) async fn lease(
     plane: &DataPlane,
 ) -> Result<Lease, Reason> {
     debug_assert_eq!(permit.service(), &service.name, "a permit is for one service");
-    let deadline = Instant::now() + plane.limits.agent_wait;
+    let deadline = Instant::now() + plane.live.limits().agent_wait;
     loop {
         let mut refused = Reason::NoAgent;
         for endpoint in service.endpoints().filter(|endpoint| endpoint.is_open()) {

@@ -4,19 +4,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_control::authority::{Authority, Maintained};
+use parking_lot::Mutex;
 
-use crate::tls::{self, Identity};
+use crate::tls::{self, Authorities, Identity};
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_hours(1);
 
+/// Every certificate that is served, and who signs those that are made here.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) authorities: Authorities,
+    pub(crate) identities: Vec<Identity>,
+}
+
 /// Runs until it is dropped. Cancel safe.
 #[expect(clippy::infinite_loop, reason = "ends with its scope")]
-pub(crate) async fn keep(authorities: Vec<Arc<Authority>>, mut identities: Vec<Identity>) {
+pub(crate) async fn keep(kept: Arc<Mutex<Kept>>) {
     let mut tick = tokio::time::interval(EVERY);
     loop {
         tick.tick().await;
-        look(&authorities, &mut identities);
+        let mut kept = kept.lock();
+        let authorities = kept.authorities.all();
+        // Listeners that are gone serve theirs no more.
+        kept.identities.retain(|identity| Arc::strong_count(&identity.served) > 1);
+        look(&authorities, &mut kept.identities);
     }
 }
 

@@ -93,7 +93,7 @@ pub struct Control {
 }
 
 /// One public HTTP listener.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpListener {
     /// Address to bind.
     pub listen: SocketAddr,
@@ -125,7 +125,7 @@ impl TcpServices {
 }
 
 /// Where a certificate comes from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tls {
     /// A self-made authority and a certificate signed by it.
     Auto {

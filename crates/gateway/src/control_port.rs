@@ -26,8 +26,9 @@ use tokio_rustls::TlsAcceptor;
 use crate::api::Admin;
 use crate::grants::now;
 use crate::listener::accept_all;
+use crate::live::Live;
 use crate::observe::{Carrier, Observe};
-use crate::opened::{self, Opened};
+use crate::opened::{self, Granted, Opened};
 use crate::sessions::{Arrival, Decided, Registration, Sessions, Shown};
 use crate::tcp::ports::Ports;
 use adit_tunnel::transport::quic::Listener;
@@ -60,8 +61,8 @@ pub(crate) struct ControlPort {
     /// Streams that agents open.
     pub(crate) opened: Opened,
     pub(crate) snapshots: Arc<Snapshots>,
-    /// `http` or `tcp`, as `/status` says it.
-    pub(crate) mode: &'static str,
+    /// What a reload can change.
+    pub(crate) live: Arc<Live>,
     pub(crate) observe: Observe,
     pub(crate) keys: Keys,
     /// Whose certificates callers may show.
@@ -74,8 +75,6 @@ pub(crate) struct ControlPort {
     pub(crate) hostname: String,
     pub(crate) revision: &'static str,
     pub(crate) started: SystemTime,
-    /// How long a session that has a successor may go on with what it carries.
-    pub(crate) drain_timeout: Duration,
     /// Cancelled when a drain begins: `/ready` says so, and no agent is let in any more.
     pub(crate) draining: Scope,
     /// Cancelled at the end of a drain: connections that ask finish and close.
@@ -150,8 +149,8 @@ impl Caller {
 }
 
 impl ControlPort {
-    pub(crate) fn penalties(max_failures: u32) -> Penalties {
-        Penalties::new(max_failures)
+    pub(crate) fn penalties(live: &Arc<Live>) -> Penalties {
+        Penalties::new(Arc::clone(live))
     }
 
     /// Serves until its scope ends.
@@ -264,7 +263,7 @@ impl ControlPort {
             agent = %agent.instance, hostname = agent.hostname, release = agent.release, identity = agent.identity(),
             %peer, transport, tls, services = agent.offers().len(), "session opened"
         );
-        Box::pin(agent.live(self.drain_timeout, &self.observe)).await;
+        Box::pin(agent.live(&self.live, &self.observe)).await;
         let reason = session.end().unwrap_or(Reason::Unknown);
         tracing::info!(agent = %agent.instance, %reason, "session ended");
     }
@@ -314,7 +313,7 @@ impl ControlPort {
             let text = "the gateway is shutting down; another one, or the next one, will answer soon";
             return Err((Reason::Draining, text.to_owned()));
         }
-        let granted = opened::grant(&hello, &snapshot)?;
+        let Granted { capabilities: granted, served } = opened::grant(&hello, &snapshot)?;
         let mut agreement =
             Agreement { version, granted, release: env!("CARGO_PKG_VERSION"), notices: Vec::new() };
         if hello.capabilities & capabilities::LANES != 0 {
@@ -331,8 +330,16 @@ impl ControlPort {
         if granted == 0 && denied.len() == hello.offers.len() {
             return Err(refused_all(&denied));
         }
+        let unreached = self.unreached(&hello, &decided, caller.peer, &who);
+        if served != granted
+            && let Some(suppressed) = self.penalties.log.next()
+        {
+            tracing::warn!(peer = %caller.peer, identity = %who, suppressed, "an agent is let in without what it wants forwarded: this gateway connects nowhere on behalf of agents");
+            self.observe.offer_denied(Reason::ForwardingDenied);
+        }
         if hello.capabilities & capabilities::NOTICES != 0 {
             agreement.notices = denied;
+            agreement.notices.extend(unreached);
             agreement.notices.truncate(MAX_NOTICES);
         }
         let welcome = handshake::welcome(agreement, &credential, &caller.exporter);
@@ -345,7 +352,7 @@ impl ControlPort {
             let now = now();
             self.sessions.reconsider_one(&registration.agent, &self.snapshots.current(), &self.ports, now);
         }
-        self.opened.serve(&registration.agent, granted, &self.scope);
+        self.opened.serve(&registration.agent, served, &self.scope);
         Ok(Admitted { registration: Some(registration), beginning })
     }
 
@@ -417,6 +424,29 @@ impl ControlPort {
             });
         }
         Ok((decided, denied))
+    }
+
+    /// Offers that are taken and that nobody can reach, because requests come in nowhere.
+    fn unreached(&self, hello: &Hello, decided: &[Decided], peer: SocketAddr, who: &Who) -> Vec<Notice> {
+        if self.live.has_http() {
+            return Vec::new();
+        }
+        let taken = hello.offers.iter().zip(decided).filter(|(_, decided)| decided.served_as.is_some());
+        let hosts = taken.filter(|(offer, _)| matches!(offer.service, ServiceName::Host(_)));
+        let unreached: Vec<_> = hosts.map(|(offer, _)| Notice {
+            service: offer.service.clone(),
+            reason: Reason::NoListener,
+            message: "this gateway has no HTTP listener; add one with `http:` to gateway.yaml, run `adit http server`, or \
+                      offer a TCP port"
+                .to_owned(),
+        }).collect();
+        if let Some(first) = unreached.first()
+            && let Some(suppressed) = self.penalties.log.next()
+        {
+            let (offer, count) = (&first.service, unreached.len());
+            tracing::warn!(%peer, identity = %who, %offer, count, suppressed, "an agent offers hosts, and nobody reaches them: this gateway has no HTTP listener");
+        }
+        unreached
     }
 
     fn tell(&self, denied: &[Notice], peer: SocketAddr, who: &Who) {

@@ -9,11 +9,11 @@ use adit_proto::names::ServiceName;
 use adit_proto::reason::Reason;
 use hyper::body::Incoming;
 
-use crate::config::Limits;
 use crate::forward::body::ResponseBody;
 use crate::forward::{self, Client};
 use crate::grants::Grant;
 use crate::http::guard::GuardHandle;
+use crate::live::Live;
 use crate::observe::{Observe, Record};
 use crate::refusal::{Form, Refusal};
 use crate::sessions::{Service, Sessions};
@@ -25,7 +25,8 @@ pub(crate) struct DataPlane {
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) observe: Observe,
-    pub(crate) limits: Limits,
+    /// What a reload can change.
+    pub(crate) live: Arc<Live>,
     /// This gateway's name in `Via`, unlike any other's.
     pub(crate) via: String,
     /// Tasks that belong to flows: upstream connections, upgraded connections and connections of TCP services.

@@ -110,7 +110,7 @@ pub(crate) async fn forward(
     let errand = Errand {
         grant: client.grant,
         client: Some(client.connection.peer),
-        connect_timeout: plane.limits.connect_timeout,
+        connect_timeout: plane.live.limits().connect_timeout,
     };
 
     let mut wanted = if head.is_safe_to_repeat() { Wanted::Any } else { Wanted::Fresh };
@@ -126,7 +126,7 @@ pub(crate) async fn forward(
         if has_body && !lease.is_reused {
             // A body can be sent once. Until the upstream is connected there is nothing to send it to, and if it
             // does not connect, another agent's may.
-            drop(tokio::time::timeout(plane.limits.connect_timeout, lease.watch.opened()).await);
+            drop(tokio::time::timeout(errand.connect_timeout, lease.watch.opened()).await);
             if let Some(reason) = lease.watch.end() {
                 if !is_agents_word(reason) || tries >= tries_after(reason, service) {
                     return Err(reason.into());
@@ -272,10 +272,11 @@ async fn try_once(
     // If the client goes away while we wait, the upstream must know.
     let answered = lease.watch.received();
     let abort = AbortOnDrop { watch: lease.watch.clone(), armed: true };
+    let response_timeout = plane.live.limits().response_timeout;
     let waiting = lease.sender.try_send_request(request);
     let result = tokio::select! {
         result = waiting => result,
-        () = no_progress(progress, plane.limits.response_timeout) => {
+        () = no_progress(progress, response_timeout) => {
             lease.watch.reset(Reason::UpstreamTimeout);
             abort.disarm();
             return Err(Failure {

@@ -39,7 +39,7 @@ pub(crate) async fn carry(
     mut record: ConnectionRecord,
     plane: &DataPlane,
 ) {
-    let timeout = header.connect_timeout.min(plane.limits.connect_timeout);
+    let timeout = header.connect_timeout.min(plane.live.limits().connect_timeout);
     let connected = tokio::time::timeout(timeout, Box::pin(connect(to, plane))).await;
     let reason = match connected.unwrap_or(Err(Reason::UpstreamTimeout)) {
         Ok(mut tcp) => {
@@ -62,6 +62,8 @@ pub(crate) async fn carry(
 /// Connects to the first address that is allowed and answers.
 async fn connect(to: &Destination, plane: &DataPlane) -> Result<TcpStream, Reason> {
     let snapshot = plane.snapshots.current();
+    // Before anybody is asked for addresses.
+    grant(&snapshot).map_err(|(reason, _)| reason)?;
     let host = to.host.as_str();
     let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     let addresses = tokio::net::lookup_host((bare, to.port)).await;

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::flow::{Connection, DataPlane, carry};
 use crate::forward::body::ResponseBody;
-use crate::refusal::{self, Form, Refusal};
+use crate::refusal::{Form, Refusal};
 
 mod frames;
 pub(crate) mod guard;
@@ -69,7 +69,6 @@ const LAST_CALL: Duration = Duration::from_millis(300);
 #[derive(Debug)]
 pub(crate) struct Serving {
     pub(crate) plane: Arc<DataPlane>,
-    pub(crate) guard: Arc<guard::Settings>,
     /// Cancelled when a drain begins: connections finish what they carry and close.
     pub(crate) draining: Scope,
     /// Owner of the connections and their tasks.
@@ -77,21 +76,14 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
-    /// Settings that all connections share.
     pub(crate) fn new(plane: Arc<DataPlane>, connections: Scope) -> Self {
-        let limits = &plane.limits;
-        let guard = guard::Settings {
-            limits: guard::Limits {
-                max_headers: limits.max_headers,
-                max_header_bytes: limits.max_header_bytes,
-                ..guard::Limits::default()
-            },
-            header_timeout: limits.header_timeout,
-            idle_timeout: limits.idle_timeout,
-            stall_timeout: limits.stall_timeout,
-            answer: refusal::raw_answer,
-        };
-        Self { plane, guard: Arc::new(guard), draining: Scope::new(), connections }
+        Self { plane, draining: Scope::new(), connections }
+    }
+
+    /// The same for one listener, whose connections can be told to close without the others.
+    pub(crate) fn of_listener(&self) -> Self {
+        let draining = self.draining.child();
+        Self { plane: Arc::clone(&self.plane), draining, connections: self.connections.clone() }
     }
 }
 
@@ -101,15 +93,15 @@ where
     IO: AsyncRead + AsyncWrite + guard::Abort + Send + Unpin + 'static,
 {
     let _open = serving.plane.observe.connection();
-    let limits = &serving.plane.limits;
+    let guard = serving.plane.live.guard();
     let (is_http2, first) = match accepted.is_http2 {
         Some(is_http2) => (is_http2, Bytes::new()),
         None => {
             let asked = Notify::new();
-            let first_request = limits.idle_timeout.min(guard::FIRST_REQUEST);
+            let first_request = guard.idle_timeout.min(guard::FIRST_REQUEST);
             let sniffed = tokio::select! {
                 biased;
-                sniffed = tokio::time::timeout(first_request, sniff(&mut io, limits.header_timeout)) => sniffed,
+                sniffed = tokio::time::timeout(first_request, sniff(&mut io, guard.header_timeout)) => sniffed,
                 () = last_call(&serving.draining, &asked) => return,
             };
             match sniffed {
@@ -121,9 +113,9 @@ where
     let io = Prefixed { first, io };
     // On the heap, each with the room it needs: a connection waits in here for most of its life.
     if is_http2 {
-        Box::pin(serve_http2(io, accepted, serving)).await;
+        Box::pin(serve_http2(io, accepted, &guard, serving)).await;
     } else {
-        Box::pin(serve_http1(io, accepted, serving)).await;
+        Box::pin(serve_http1(io, accepted, guard, serving)).await;
     }
 }
 
@@ -155,15 +147,20 @@ async fn sniff<IO: AsyncRead + Unpin>(io: &mut IO, timeout: Duration) -> io::Res
     }
 }
 
-async fn serve_http1<IO>(io: Prefixed<IO>, accepted: Accepted, serving: &Arc<Serving>)
-where
+async fn serve_http1<IO>(
+    io: Prefixed<IO>,
+    accepted: Accepted,
+    settings: Arc<guard::Settings>,
+    serving: &Arc<Serving>,
+) where
     IO: AsyncRead + AsyncWrite + guard::Abort + Send + Unpin + 'static,
 {
     let Accepted { peer, scheme, is_http2: _ } = accepted;
     let observe = serving.plane.observe.clone();
     let on_refusal =
         Box::new(move |refused: &guard::Refusal| observe.head_refused(refused.reason, peer.ip()));
-    let (guarded, handle) = guard::Guard::new(io, Arc::clone(&serving.guard), on_refusal);
+    let heads = settings.limits;
+    let (guarded, handle) = guard::Guard::new(io, settings, on_refusal);
     let connection = Arc::new(Connection::new(peer, scheme, Some(handle.clone())));
     let asked = Notify::new();
     let service = service_fn(|request| {
@@ -176,7 +173,7 @@ where
             Ok::<_, Infallible>(response)
         })
     });
-    let library = library(&serving.guard.limits);
+    let library = library(&heads);
     let leaving = last_call(&serving.draining, &asked);
     if let Err(error) = guard::rest::serve(&library, guarded, &handle, service, leaving).await {
         tracing::debug!(%peer, %error, "a public connection ended early");
@@ -211,7 +208,7 @@ async fn carry_strictly(
     serving: &Serving,
 ) -> Response<ResponseBody> {
     let plane = &serving.plane;
-    match guard::strict::check(&request, &serving.guard.limits) {
+    match guard::strict::check(&request, &plane.live.guard().limits) {
         Ok(()) => carry(request, connection, plane).await,
         Err(refusal) => {
             let form = Form::wanted(request.headers());
@@ -222,8 +219,12 @@ async fn carry_strictly(
     }
 }
 
-async fn serve_http2<IO>(io: Prefixed<IO>, accepted: Accepted, serving: &Arc<Serving>)
-where
+async fn serve_http2<IO>(
+    io: Prefixed<IO>,
+    accepted: Accepted,
+    settings: &guard::Settings,
+    serving: &Arc<Serving>,
+) where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let Accepted { peer, scheme, is_http2: _ } = accepted;
@@ -238,13 +239,12 @@ where
             Ok::<_, Infallible>(response)
         }
     });
-    let limits = &serving.plane.limits;
     let spawner = Spawner {
         scope: serving.connections.clone(),
-        stall_timeout: limits.stall_timeout,
+        stall_timeout: settings.stall_timeout,
         activity: Arc::clone(&activity),
     };
-    let watched = frames::Watched::new(io, limits.header_timeout, limits.stall_timeout);
+    let watched = frames::Watched::new(io, settings.header_timeout, settings.stall_timeout);
     let served = http2::Builder::new(spawner)
         .timer(TokioTimer::new())
         .max_concurrent_streams(h2::MAX_STREAMS)
@@ -256,7 +256,7 @@ where
         .keep_alive_timeout(h2::KEEP_ALIVE_TIMEOUT)
         .serve_connection(TokioIo::new(watched), service);
     let mut served = pin!(served);
-    let going_on = either(serving.draining.cancelled(), activity.idle_for(limits.idle_timeout));
+    let going_on = either(serving.draining.cancelled(), activity.idle_for(settings.idle_timeout));
     let result = tokio::select! {
         result = served.as_mut() => result,
         () = activity.abused.notified() => return activity.cut_off(peer),
@@ -266,7 +266,7 @@ where
                 result = served.as_mut() => result,
                 () = activity.abused.notified() => return activity.cut_off(peer),
                 // The client was told to leave, and has no request that it could be waiting for.
-                () = activity.unused_for(limits.header_timeout) => return,
+                () = activity.unused_for(settings.header_timeout) => return,
             }
         }
     };

@@ -1,5 +1,6 @@
 //! Accepts public connections: one slot each, TLS within its time, and no spinning when the system is out of files.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -8,13 +9,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use adit_tunnel::scope::Scope;
+use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 use crate::http::guard::Abort as _;
 use crate::http::{self, Accepted, Serving};
+use crate::inherited::Inherited;
 use crate::proxied;
+use crate::server::StartError;
 
 /// Connections the kernel holds while none is accepted.
 const BACKLOG: u32 = 4096;
@@ -33,6 +37,21 @@ pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     // Silence ends no upgraded and no TCP connection; a client that is gone has to.
     adit_tunnel::socket::keep_alive(&socket)?;
     socket.listen(BACKLOG)
+}
+
+/// Takes the socket that was handed over for this address, or binds one. Says where it is bound.
+///
+/// # Errors
+/// [`StartError::Bind`] says what the socket is for.
+pub(crate) fn bind_as(
+    purpose: &'static str,
+    addr: SocketAddr,
+    inherited: &Inherited,
+) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Bind { purpose, addr, source };
+    let listener = inherited.take(addr).unwrap_or_else(|| bind(addr)).map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
 }
 
 /// Accepts for ever and hands each connection, with its slot, to `serve`.
@@ -67,14 +86,23 @@ pub(crate) struct Face {
     pub(crate) lb_proxy_protocol: bool,
 }
 
-/// Serves one public listener until a drain begins or its scope ends.
-pub(crate) async fn run(listener: TcpListener, face: Face, slots: Arc<Semaphore>, serving: Arc<Serving>) {
+impl fmt::Debug for Face {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (tls, lb_proxy_protocol) = (self.tls.is_some(), self.lb_proxy_protocol);
+        f.debug_struct("Face").field("tls", &tls).field("lb_proxy_protocol", &lb_proxy_protocol).finish()
+    }
+}
+
+/// Serves one public listener until it is to be drained or its scope ends.
+pub(crate) async fn run(listener: TcpListener, face: Arc<ArcSwap<Face>>, serving: Arc<Serving>) {
+    let slots = Arc::clone(serving.plane.live.slots());
     let connections: Scope = serving.connections.clone();
     let draining = serving.draining.clone();
     let mut take = |tcp, peer, slot| {
-        let (face, serving) = (face.clone(), Arc::clone(&serving));
+        // As it is now: a listener can change what it expects.
+        let (face, serving) = (face.load_full(), Arc::clone(&serving));
         connections.spawn_with("public connection", tcp, move |tcp| async move {
-            serve(tcp, peer, face, &serving).await;
+            serve(tcp, peer, &face, &serving).await;
             drop(slot);
         });
     };
@@ -101,8 +129,8 @@ where
     }
 }
 
-async fn serve(mut tcp: TcpStream, mut peer: SocketAddr, face: Face, serving: &Arc<Serving>) {
-    let timeout = serving.plane.limits.header_timeout;
+async fn serve(mut tcp: TcpStream, mut peer: SocketAddr, face: &Face, serving: &Arc<Serving>) {
+    let timeout = serving.plane.live.limits().header_timeout;
     if face.lb_proxy_protocol {
         let snapshot = serving.plane.snapshots.current();
         match Box::pin(proxied::ends(&mut tcp, peer, snapshot.rules(), timeout)).await {
@@ -113,7 +141,7 @@ async fn serve(mut tcp: TcpStream, mut peer: SocketAddr, face: Face, serving: &A
             }
         }
     }
-    if let Some(tls) = face.tls {
+    if let Some(tls) = face.tls.clone() {
         return Box::pin(serve_tls(tcp, peer, tls, serving)).await;
     }
     let accepted = Accepted { peer, scheme: "http", is_http2: None };
@@ -121,7 +149,7 @@ async fn serve(mut tcp: TcpStream, mut peer: SocketAddr, face: Face, serving: &A
 }
 
 async fn serve_tls(tcp: TcpStream, peer: SocketAddr, tls: TlsAcceptor, serving: &Arc<Serving>) {
-    let timeout = serving.plane.limits.header_timeout;
+    let timeout = serving.plane.live.limits().header_timeout;
     match tokio::time::timeout(timeout, tls.accept(tcp)).await {
         Ok(Ok(stream)) => {
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");

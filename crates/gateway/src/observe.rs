@@ -9,7 +9,7 @@ use ::http::{Request, StatusCode, Version, header};
 use adit_control::Subject;
 use adit_proto::reason::Reason;
 use adit_telemetry::labels::{CodeLabel, Method};
-use adit_telemetry::logs::LineWriter;
+use adit_telemetry::logs::{LineWriter, Switch};
 use adit_telemetry::metrics::Metrics;
 use adit_telemetry::reloads::Reloads;
 use adit_telemetry::request_log::RequestLine;
@@ -102,7 +102,7 @@ pub(crate) struct Observe {
 #[derive(Debug)]
 struct Inner {
     metrics: Metrics,
-    log: Option<LineWriter>,
+    log: Switch,
     connected: Gauge,
     control_requests: Family<ByControlRequest, Counter>,
     traffic: Traffic,
@@ -165,7 +165,7 @@ impl Observe {
         let forwarded = ServiceCounters::new(&FORWARDED.into(), UNROUTED, &traffic, None);
         let inner = Inner {
             metrics: Metrics::new(),
-            log,
+            log: Switch::new(log),
             connected: Gauge::default(),
             control_requests: Family::default(),
             traffic,
@@ -202,6 +202,11 @@ impl Observe {
 
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.inner.metrics
+    }
+
+    /// Writes the request log there from now on, or nowhere.
+    pub(crate) fn request_log(&self, log: Option<LineWriter>) {
+        self.inner.log.replace(log);
     }
 
     /// Told of every configuration that is read.
@@ -316,7 +321,7 @@ impl Observe {
         self.inner.refusals.get_or_create_owned(&ByReason { reason: reason.label() }).inc();
         let (requests, _) = self.inner.unrouted.by(reason.status(), Method::Other);
         requests.inc();
-        if let Some(log) = &self.inner.log {
+        if let Some(log) = self.inner.log.now() {
             let line = RequestLine {
                 time: SystemTime::now(),
                 identity: Some(ANONYMOUS),
@@ -338,14 +343,14 @@ impl Observe {
                 upstream: None,
                 user_agent: None,
             };
-            line.write(log);
+            line.write(&log);
         }
     }
 
     /// Starts a flow's record.
     pub(crate) fn begin<B>(&self, request: &Request<B>, connection: &Connection) -> Record {
         self.inner.flows.inc();
-        let text = self.inner.log.is_some().then(|| Box::new(Text::of(request)));
+        let text = self.inner.log.is_on().then(|| Box::new(Text::of(request)));
         Record {
             observe: self.clone(),
             started: Instant::now(),
@@ -655,8 +660,8 @@ impl Drop for Record {
         // How long a WebSocket stays open is no answer time.
         let answered = self.upstream_wait.filter(|_| status == StatusCode::SWITCHING_PROTOCOLS.as_u16());
         durations.observe(answered.unwrap_or(duration).as_secs_f64());
-        if let (Some(log), Some(text)) = (&inner.log, &self.text) {
-            self.log(log, text, status, duration);
+        if let (Some(log), Some(text)) = (inner.log.now(), &self.text) {
+            self.log(&log, text, status, duration);
         }
         if let Some(guard) = &self.guard {
             guard.request_done();

@@ -94,7 +94,8 @@ pub(crate) async fn open(
     record: &mut ConnectionRecord,
 ) -> Result<Stream, Reason> {
     debug_assert_eq!(flow.permit.service(), &service.name, "a permit is for one service");
-    let limits = &plane.limits;
+    let limits = plane.live.limits().clone();
+    let limits = &*limits;
     let errand =
         Errand { grant: flow.grant, client: Some(flow.client), connect_timeout: limits.connect_timeout };
     let deadline = Instant::now() + limits.agent_wait;

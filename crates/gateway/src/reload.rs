@@ -1,40 +1,62 @@
-//! What of a configuration can change while the gateway runs: the rules, and certificates from files.
+//! What of a configuration can change while the gateway runs: rules, bounds, the request log, public listeners, and
+//! certificates from files. Everything that can fail comes first; nothing that is open notices.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use adit_control::{Changes, Local, Rules};
 
 use crate::Config;
 use crate::config::Tls;
+use crate::live::Live;
+use crate::observe::Observe;
+use crate::publics::Publics;
 use crate::server::StartError;
+use crate::tcp::ports::Ports;
 use crate::tls::{Identity, Served};
 
 /// What a reload replaces.
 #[derive(Debug)]
 pub(crate) struct Reloadable {
     pub(crate) changes: Arc<Changes>,
-    /// What each listener with TLS serves, by the address that was configured.
-    pub(crate) served: Vec<(SocketAddr, Arc<Served>)>,
+    pub(crate) live: Arc<Live>,
+    pub(crate) observe: Observe,
+    pub(crate) publics: Publics,
+    pub(crate) ports: Ports,
+    /// The port that agents and operators connect to.
+    pub(crate) control_port: u16,
+    /// What it serves, where that comes from files.
+    pub(crate) control_served: Option<Arc<Served>>,
 }
 
 impl Reloadable {
-    /// Puts in force what can be. Everything that can fail comes first.
+    /// Puts in force what can be.
     ///
     /// # Errors
-    /// A certificate cannot be used; nothing has changed.
+    /// A certificate cannot be used, or a listener not be bound; nothing has changed.
     pub(crate) fn replace(&self, config: &Config) -> Result<(), StartError> {
-        let mut certificates = Vec::new();
-        for (addr, served) in &self.served {
-            if let Some(Tls::Files { cert, key }) = tls_at(config, *addr) {
-                certificates.push((served, Identity::from_files(cert, key)?.served));
-            }
+        let of_control = match (&self.control_served, &config.control.tls) {
+            (Some(served), Tls::Files { cert, key }) => Some((served, Identity::from_files(cert, key)?)),
+            _ => None,
+        };
+        let publics = self.publics.prepare(&config.http)?;
+        if let Some((served, identity)) = of_control {
+            served.replace(&identity.served);
         }
-        for (served, new) in certificates {
-            served.replace(&new);
-        }
+        self.live.replace(config);
+        self.observe.request_log(config.request_log.clone());
+        self.publics.replace(publics);
+        self.ports.replace(config.tcp.clone());
+        self.own_ports();
+        // Last: whatever stands is decided about again by what is published here.
         self.changes.replace_local(local(config));
         Ok(())
+    }
+
+    /// Ports that are the gateway's own cannot be offered.
+    pub(crate) fn own_ports(&self) {
+        let publics = self.publics.addrs();
+        let own = publics.iter().map(std::net::SocketAddr::port).chain([self.control_port]);
+        self.ports.set_own(own.collect());
     }
 }
 
@@ -46,10 +68,4 @@ pub(crate) fn local(config: &Config) -> Local {
         client_forwarding: config.client_forwarding,
     };
     Local { rules, tokens: config.tokens.clone() }
-}
-
-fn tls_at(config: &Config, addr: SocketAddr) -> Option<&Tls> {
-    let public = config.http.iter().find(|listener| listener.listen == addr);
-    let control = (config.control.listen == addr).then_some(&config.control.tls);
-    control.or_else(|| public?.tls.as_ref())
 }

@@ -83,7 +83,8 @@ pub(crate) async fn resolve(
         }
         None => {}
     }
-    let came_back = plane.sessions.wait_for_service(host.as_ref(), plane.limits.agent_wait).await;
+    let agent_wait = plane.live.limits().agent_wait;
+    let came_back = plane.sessions.wait_for_service(host.as_ref(), agent_wait).await;
     came_back.map(offered_to_all).ok_or_else(|| {
         let detail = host.as_ref().map_or_else(
             || "The request names no host.".to_owned(),

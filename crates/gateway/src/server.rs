@@ -4,22 +4,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use adit_control::Snapshots;
 use adit_control::authority::Authority;
-use adit_control::{Changes, Snapshots};
 use adit_proto::handshake::ALPN;
 use adit_proto::reason::Reason;
 use adit_telemetry::reloads::Reloads;
 use adit_tunnel::scope::Scope;
 use adit_tunnel::workers::Workers;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use parking_lot::Mutex;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::DropGuard;
 
 use crate::Config;
 use crate::api::{About, Admin, Parted};
-use crate::certificates;
-use crate::config::{Control, HttpListener, TcpServices};
+use crate::certificates::{self, Kept};
+use crate::config::{Control, TcpServices};
 use crate::control_port::keys::Keys;
 use crate::control_port::quic::Door;
 use crate::control_port::{ControlPort, Doors};
@@ -28,15 +27,16 @@ use crate::flow::DataPlane;
 use crate::grants;
 use crate::http::Serving;
 use crate::inherited::Inherited;
-use crate::listener::{self, Face};
+use crate::listener;
+use crate::live::Live;
 use crate::observe::Observe;
 use crate::opened::Opened;
+use crate::publics::{self, Publics};
 use crate::reload::{self, Reloadable};
 use crate::sessions::Sessions;
 use crate::state;
-use crate::status;
 use crate::tcp::ports::Ports;
-use crate::tls::{Authorities, Identity, Served};
+use crate::tls::{Authorities, Identity};
 
 /// How long a stream may wait in a pool for its next request.
 const MAX_IDLE_STREAM: Duration = Duration::from_secs(60);
@@ -85,7 +85,6 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Gateway {
     control_addr: SocketAddr,
-    http_addrs: Vec<SocketAddr>,
     authority: Option<String>,
     enrolling: Arc<Enrolling>,
     sessions: Arc<Sessions>,
@@ -104,7 +103,6 @@ pub struct Gateway {
     control: Scope,
     /// The control port's accept loop: it answers until everything public has ended.
     asking: Scope,
-    drain_timeout: Duration,
     _abort: [DropGuard; 5],
 }
 
@@ -136,8 +134,8 @@ impl Gateway {
         let control_identity = Identity::load(&config.control.tls, &mut authorities)?;
         let authority = authorities.open(config.authority_directory())?;
         let (doors, control_addr) = bind_control(&config.control, &control_identity, &authority, &inherited)?;
-        let bind = |listener| bind_public(listener, &inherited, &mut authorities);
-        let publics = config.http.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+        let bind = |listener| publics::bind(listener, &inherited, &mut authorities);
+        let bound = config.http.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         refuse_strays(&inherited, config.tcp.as_ref())?;
         let enrolling =
             Arc::new(Enrolling::new(authority, &control_identity, &config.state, control_addr.port()));
@@ -148,26 +146,21 @@ impl Gateway {
 
         let revision = config.revision;
         let observe = Observe::new(config.request_log.take(), config.process_log.take(), revision, workers);
-        let sessions =
-            Sessions::new(observe.clone(), config.limits.max_sessions, config.limits.max_idle_streams);
-        let reloadable = reloadable(&config, Arc::clone(&changes), &control_identity, &publics);
+        let live = Arc::new(Live::new(config.limits, config.drain_timeout));
+        live.set_http_ports(bound.iter().map(|bound| bound.addr.port()).collect());
+        let sessions = Sessions::new(observe.clone(), Arc::clone(&live));
         let (listeners, connections, flows, control, asking) =
             (Scope::new(), Scope::over(workers), Scope::over(workers), Scope::over(workers), Scope::new());
-        let slots = Arc::new(Semaphore::new(config.limits.max_connections));
-        let penalties = ControlPort::penalties(config.limits.max_auth_failures);
         let plane = Arc::new(DataPlane {
             snapshots: Arc::clone(&snapshots),
             sessions: Arc::clone(&sessions),
             observe: observe.clone(),
-            limits: config.limits,
+            live: Arc::clone(&live),
             via: name_in_via()?,
             scope: flows.clone(),
         });
-        let own = publics.iter().map(|public| public.addr.port()).chain([control_addr.port()]).collect();
-        let ports =
-            Ports::new(config.tcp, own, inherited, Arc::clone(&slots), Arc::clone(&plane), listeners.clone());
+        let ports = Ports::new(config.tcp, inherited, Arc::clone(&plane), listeners.clone());
         let serving = Arc::new(Serving::new(Arc::clone(&plane), connections.clone()));
-        let mode = if publics.is_empty() { status::TCP } else { status::HTTP };
         let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let admin = Admin::new(Parted {
             changes: Arc::clone(&changes),
@@ -176,11 +169,10 @@ impl Gateway {
             observe: observe.clone(),
             about: About {
                 sha: revision,
-                mode,
+                live: Arc::clone(&live),
                 state: if config.state.directory.is_some() { "directory" } else { "memory" },
                 trust_domain: Some(enrolling.authority().trust_domain().to_owned()),
                 hostname: hostname.clone(),
-                http_ports: publics.iter().map(|public| public.addr.port()).collect(),
             },
             enrolling: Arc::clone(&enrolling),
             draining: serving.draining.clone(),
@@ -188,19 +180,18 @@ impl Gateway {
         let port = Arc::new(ControlPort {
             sessions: Arc::clone(&sessions),
             ports: ports.clone(),
-            opened: Opened { plane: Arc::clone(&plane), slots: Arc::clone(&slots) },
+            opened: Opened { plane: Arc::clone(&plane) },
             snapshots: Arc::clone(&snapshots),
-            mode,
+            live: Arc::clone(&live),
             observe: observe.clone(),
             keys: Keys::default(),
             identities: Arc::clone(enrolling.authority()),
-            penalties,
+            penalties: ControlPort::penalties(&live),
             admin,
             authority: control_identity.authority.clone(),
             hostname,
             revision,
             started: SystemTime::now(),
-            drain_timeout: config.drain_timeout,
             draining: serving.draining.clone(),
             asking: asking.clone(),
             scope: control.clone(),
@@ -210,18 +201,25 @@ impl Gateway {
             .spawn("resources", state::keep(Arc::clone(&changes), observe.clone(), serving.draining.clone()));
         asking.spawn("grants", grants::follow(plane, ports.clone()));
         asking.spawn("pool sweeper", sweep(Arc::clone(&sessions)));
-        let http_addrs = publics.iter().map(|public| public.addr).collect();
-        let authority_pem = control_identity.authority.clone();
-        let mut identities = vec![control_identity];
-        for Public { listener, face, identity, .. } in publics {
-            let serving = listener::run(listener, face, Arc::clone(&slots), Arc::clone(&serving));
-            listeners.spawn("public listener", serving);
-            identities.extend(identity);
-        }
-        asking.spawn("certificates", certificates::keep(authorities.all(), identities));
+        asking.spawn("slots", Arc::clone(&live).keep_slots());
+        let (authority_pem, control_served) =
+            (control_identity.authority.clone(), control_identity.replaceable());
+        let certificates = Arc::new(Mutex::new(Kept { authorities, identities: vec![control_identity] }));
+        let publics = Publics::new(Arc::clone(&serving), listeners.clone(), Arc::clone(&certificates));
+        bound.into_iter().for_each(|bound| publics.add(bound));
+        asking.spawn("certificates", certificates::keep(certificates));
+        let reloadable = Reloadable {
+            changes,
+            live,
+            observe: observe.clone(),
+            publics,
+            ports: ports.clone(),
+            control_port: control_addr.port(),
+            control_served,
+        };
+        reloadable.own_ports();
         Ok(Self {
             control_addr,
-            http_addrs,
             authority: authority_pem,
             enrolling,
             sessions,
@@ -230,7 +228,6 @@ impl Gateway {
             ports,
             observe,
             reloadable,
-            drain_timeout: config.drain_timeout,
             _abort: [&listeners, &connections, &flows, &control, &asking].map(Scope::cancel_on_drop),
             listeners,
             connections,
@@ -240,11 +237,12 @@ impl Gateway {
         })
     }
 
-    /// Puts in force what of another configuration can change at run time: who may use the public listeners, which
-    /// proxies are believed, what agents may have forwarded, and certificates from files. Everything open goes on.
+    /// Puts in force what of another configuration can change at run time: who may use the public listeners, and
+    /// these themselves; which proxies are believed, what agents may offer and have forwarded, bounds and timeouts, the
+    /// request log, and certificates from files. Everything open goes on.
     ///
     /// # Errors
-    /// [`StartError::Tls`] when a certificate cannot be used, and nothing has changed.
+    /// [`StartError`] when a certificate cannot be used or a listener not be bound, and nothing has changed.
     pub fn reload(&self, config: &Config) -> Result<(), StartError> {
         self.reloadable.replace(config)
     }
@@ -263,8 +261,8 @@ impl Gateway {
 
     /// The public listeners' bound addresses, in the order of the configuration.
     #[must_use]
-    pub fn http_addrs(&self) -> &[SocketAddr] {
-        &self.http_addrs
+    pub fn http_addrs(&self) -> Vec<SocketAddr> {
+        self.reloadable.publics.addrs()
     }
 
     /// PEM of the authority behind the control port's certificate, when it is the gateway's own.
@@ -305,8 +303,9 @@ impl Gateway {
             agent.session.announce(Reason::Draining);
         }
         // 2. Connections finish the request they carry and close; idle ones close at once.
-        let deadline = tokio::time::Instant::now() + self.drain_timeout;
-        let mut cut = self.connections.drain(self.drain_timeout).await;
+        let drain_timeout = self.reloadable.live.drain_timeout();
+        let deadline = tokio::time::Instant::now() + drain_timeout;
+        let mut cut = self.connections.drain(drain_timeout).await;
         // 3. What outlives its connection, and TCP connections, which end when they will. Pooled streams are let go first.
         for agent in self.sessions.list() {
             agent.withdraw();
@@ -345,7 +344,7 @@ fn bind_control(
     // A port that the system picks for TCP may be taken for UDP; then it is asked for another one.
     let tries = if control.listen.port() == 0 { 10 } else { 1 };
     for left in (0..tries).rev() {
-        let (listener, addr) = bind("control port", control.listen, inherited)?;
+        let (listener, addr) = listener::bind_as("control port", control.listen, inherited)?;
         if !control.quic {
             return Ok((Doors { listener, tls, quic: None }, addr));
         }
@@ -366,58 +365,10 @@ fn bind_control(
     })
 }
 
-/// A public listener that is bound.
-struct Public {
-    listener: TcpListener,
-    addr: SocketAddr,
-    face: Face,
-    /// The address that was configured.
-    configured: SocketAddr,
-    /// What is served there, with TLS.
-    identity: Option<Identity>,
-}
-
-impl Public {
-    fn served(&self) -> Option<(SocketAddr, Arc<Served>)> {
-        Some((self.configured, self.identity.as_ref()?.replaceable()?))
-    }
-}
-
-/// What a reload replaces, in force as the configuration says now.
-fn reloadable(config: &Config, changes: Arc<Changes>, control: &Identity, publics: &[Public]) -> Reloadable {
-    let served = publics.iter().filter_map(Public::served);
-    let of_control = control.replaceable().map(|served| (config.control.listen, served));
-    Reloadable { changes, served: served.chain(of_control).collect() }
-}
-
-fn bind_public(
-    listener: &HttpListener,
-    inherited: &Inherited,
-    authorities: &mut Authorities,
-) -> Result<Public, StartError> {
-    let configured = listener.listen;
-    let identity = listener.tls.as_ref().map(|tls| Identity::load(tls, authorities)).transpose()?;
-    let tls = identity.as_ref().map(Identity::public_config).transpose()?.map(TlsAcceptor::from);
-    let (bound, addr) = bind("public HTTP", listener.listen, inherited)?;
-    let face = Face { tls, lb_proxy_protocol: listener.lb_proxy_protocol };
-    Ok(Public { listener: bound, addr, face, configured, identity })
-}
-
 /// A socket that was handed over for nothing is a mistake somewhere: its connections would wait in vain.
 fn refuse_strays(inherited: &Inherited, tcp: Option<&TcpServices>) -> Result<(), StartError> {
     let is_stray = |addr: &SocketAddr| !tcp.is_some_and(|tcp| tcp.allows(addr.port()));
     inherited.left().into_iter().find(is_stray).map_or(Ok(()), |addr| Err(StartError::Stray { addr }))
-}
-
-fn bind(
-    purpose: &'static str,
-    addr: SocketAddr,
-    inherited: &Inherited,
-) -> Result<(TcpListener, SocketAddr), StartError> {
-    let failed = |source| StartError::Bind { purpose, addr, source };
-    let listener = inherited.take(addr).unwrap_or_else(|| listener::bind(addr)).map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    Ok((listener, bound))
 }
 
 #[expect(clippy::infinite_loop, reason = "ends with its scope")]

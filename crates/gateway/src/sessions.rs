@@ -24,6 +24,7 @@ use self::services::Routes;
 pub(crate) use self::services::Service;
 use crate::balancer::Endpoint;
 use crate::grants::Grants;
+use crate::live::Live;
 use crate::observe::{Carrier, NO_SERVICE, Observe};
 use crate::tcp::ports::{Claim, Ports};
 
@@ -74,15 +75,14 @@ pub(crate) struct Sessions {
     started: Instant,
     observe: Observe,
     grants: Grants,
-    max: usize,
-    max_idle_streams: usize,
+    live: Arc<Live>,
     /// [`MAX_SERVICES`] and [`MAX_LABELS`]; fewer in tests.
     max_services: usize,
     max_labels: usize,
 }
 
 impl Sessions {
-    pub(crate) fn new(observe: Observe, max: usize, max_idle_streams: usize) -> Arc<Self> {
+    pub(crate) fn new(observe: Observe, live: Arc<Live>) -> Arc<Self> {
         Arc::new(Self {
             agents: Mutex::default(),
             routes: RwLock::default(),
@@ -90,8 +90,7 @@ impl Sessions {
             started: Instant::now(),
             observe,
             grants: Grants::default(),
-            max,
-            max_idle_streams,
+            live,
             max_services: MAX_SERVICES,
             max_labels: MAX_LABELS,
         })
@@ -146,6 +145,7 @@ impl Sessions {
         routes: &mut Routes,
         arrival: &Arrival,
     ) -> Result<(), (Reason, String)> {
+        let max = self.live.limits().max_sessions;
         match agents.get(&arrival.hello.instance) {
             Some(known) if known.who != arrival.who => Err((
                 Reason::Unauthorized,
@@ -154,8 +154,8 @@ impl Sessions {
             Some(known) if known.generation >= arrival.hello.generation => {
                 Err((Reason::Replaced, "a newer session of the same agent is connected already".to_owned()))
             }
-            None if agents.len() >= self.max => {
-                Err((Reason::Overloaded, format!("the gateway holds {} sessions already", self.max)))
+            None if agents.len() >= max => {
+                Err((Reason::Overloaded, format!("the gateway holds {max} sessions already")))
             }
             Some(_) | None => {
                 let new = arrival.decided.iter().filter_map(|decided| decided.served_as.as_ref());
@@ -232,7 +232,7 @@ impl Sessions {
         let list = hello.offers.into_iter().zip(decided).zip(1..).map(|((offer, decided), number)| {
             let endpoint = decided.served_as.map(|served_as| {
                 let endpoint =
-                    Endpoint::new(session.clone(), &offer, number, hello.instance, self.max_idle_streams);
+                    Endpoint::new(session.clone(), &offer, number, hello.instance, Arc::clone(&self.live));
                 (self.service(&mut routes, &served_as), Arc::new(endpoint))
             });
             Binding { offer, endpoint, claim: decided.claim }
@@ -321,7 +321,7 @@ impl Sessions {
             &binding.offer,
             number,
             agent.instance,
-            self.max_idle_streams,
+            Arc::clone(&self.live),
         );
         let endpoint = Arc::new(endpoint);
         let mut routes = self.routes.write();

@@ -4,16 +4,23 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use adit_proto::handshake::Offer;
+use adit_proto::names::ServiceName;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::live::Live;
 use crate::sessions::AgentSession;
 
 /// The mode of a gateway that has HTTP listeners.
-pub(crate) const HTTP: &str = "http";
+const HTTP: &str = "http";
 /// The mode of a gateway that has none.
-pub(crate) const TCP: &str = "tcp";
+const TCP: &str = "tcp";
+
+/// What this gateway is for now.
+pub(crate) fn mode(live: &Live) -> &'static str {
+    if live.has_http() { HTTP } else { TCP }
+}
 
 /// The whole answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +69,9 @@ pub struct Client {
     /// How that is known: `certificate`, or `token` for the built-in identity of a token.
     #[serde(default)]
     pub identity_kind: String,
+    /// What it offers and nobody reaches: hosts, where the gateway has no HTTP listener.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreachable: Vec<String>,
 }
 
 /// RFC 3339 in UTC.
@@ -72,14 +82,19 @@ pub(crate) fn rfc3339(time: SystemTime) -> String {
 impl Client {
     pub(crate) fn of(agent: &AgentSession, mode: &str) -> Self {
         let show = if mode == TCP { in_tcp_mode } else { in_http_mode };
+        let offers = agent.offers();
+        let hosts =
+            offers.iter().filter(|offer| mode == TCP && matches!(offer.service, ServiceName::Host(_)));
+        let unreachable = hosts.map(|offer| offer.service.to_string()).collect();
         Self {
             client_id: agent.instance.to_string(),
             remote_addr: canonical(agent.remote).to_string(),
             since: rfc3339(agent.since),
-            upstreams: agent.offers().iter().map(show).collect(),
+            upstreams: offers.iter().map(show).collect(),
             transport: agent.carrier.transport.to_owned(),
             identity: agent.identity().to_owned(),
             identity_kind: agent.identity_kind().to_owned(),
+            unreachable,
         }
     }
 }

@@ -91,7 +91,8 @@ async fn connect(
 ) -> Result<Stream, Reason> {
     let snapshot = plane.snapshots.current();
     let told = if way.lb_proxy_protocol {
-        proxied::ends(client, peer, snapshot.rules(), plane.limits.header_timeout).await?
+        let timeout = plane.live.limits().header_timeout;
+        proxied::ends(client, peer, snapshot.rules(), timeout).await?
     } else {
         None
     };

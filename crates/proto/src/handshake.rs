@@ -38,6 +38,9 @@ pub mod capabilities {
     pub const DIALING: u64 = 1 << 6;
     /// In a hello: the agent reads notices. In a welcome: there are some.
     pub const NOTICES: u64 = 1 << 7;
+    /// In a hello: the session is wanted also where forwarding is not granted. What the agent opens is then decided for
+    /// each stream.
+    pub const PARTIAL: u64 = 1 << 9;
     /// In a hello: the session with the same instance that stands is in order, and finishes what it carries.
     pub const SUCCESSION: u64 = 1 << 8;
 }

@@ -123,6 +123,8 @@ reasons! {
     NotPermitted = 26, "not_permitted", 403, Policy;
     /// It was allowed, and is not any more: a policy, an identity, a token or a service was changed or removed.
     Revoked = 27, "revoked", 403, Policy;
+    /// The gateway has no HTTP listener, so nobody reaches what is offered under a host.
+    NoListener = 28, "no_listener", 503, Gateway;
 
     /// No service is known under this host name.
     NoRoute = 30, "no_route", 404, Client;

@@ -9,11 +9,12 @@ use std::io::{self, ErrorKind, Write};
 use std::mem;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use parking_lot::{Condvar, Mutex};
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
@@ -148,21 +149,79 @@ impl fmt::Debug for FlushGuard {
     }
 }
 
-/// Adds `adit_log_lines_dropped_total{log}` for each of `logs`, given as label value and writer.
+/// A log that can become another one, or none, while it is written to. Clones are the same log.
+#[derive(Debug, Clone, Default)]
+pub struct Switch {
+    inner: Arc<Switched>,
+}
+
+#[derive(Debug, Default)]
+struct Switched {
+    now: ArcSwapOption<LineWriter>,
+    /// Lines that those before it have dropped.
+    before: AtomicU64,
+    /// There was a log once.
+    was_on: AtomicBool,
+}
+
+impl Switch {
+    /// One that begins with this log.
+    #[must_use]
+    pub fn new(log: Option<LineWriter>) -> Self {
+        let switch = Self::default();
+        switch.replace(log);
+        switch
+    }
+
+    /// Writes there from now on, or nowhere. A line that is on its way may still reach the log before it.
+    pub fn replace(&self, log: Option<LineWriter>) {
+        self.inner.was_on.fetch_or(log.is_some(), Ordering::Relaxed);
+        if let Some(old) = self.inner.now.swap(log.map(Arc::new)) {
+            self.inner.before.fetch_add(old.dropped(), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether anything is written.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.inner.now.load().is_some()
+    }
+
+    /// The log now. Not meant to be kept.
+    #[must_use]
+    pub fn now(&self) -> Option<Arc<LineWriter>> {
+        self.inner.now.load_full()
+    }
+
+    /// How many lines did not reach their log; `None` where there never was one.
+    fn dropped(&self) -> Option<u64> {
+        let before = self.inner.before.load(Ordering::Relaxed);
+        let now = self.inner.now.load().as_ref().map_or(0, |log| log.dropped());
+        self.inner.was_on.load(Ordering::Relaxed).then_some(before + now)
+    }
+}
+
+impl From<LineWriter> for Switch {
+    fn from(log: LineWriter) -> Self {
+        Self::new(Some(log))
+    }
+}
+
+/// Adds `adit_log_lines_dropped_total{log}` for each of `logs`, given as label value and log.
 ///
 /// One call names all logs of a registry: they are one family.
-pub fn register_log_metrics(metrics: &Metrics, logs: &[(&'static str, LineWriter)]) {
+pub fn register_log_metrics(metrics: &Metrics, logs: &[(&'static str, Switch)]) {
     let help = "Log lines that were not written, because the sink was slow or failed";
     metrics.register("adit_log_lines_dropped", help, DroppedLines(logs.to_vec()));
 }
 
 #[derive(Debug)]
-struct DroppedLines(Vec<(&'static str, LineWriter)>);
+struct DroppedLines(Vec<(&'static str, Switch)>);
 
 impl EncodeMetric for DroppedLines {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
-        for (name, log) in &self.0 {
-            ConstCounter::new(log.dropped()).encode(encoder.encode_family(&[("log", *name)])?)?;
+        for (name, dropped) in self.0.iter().filter_map(|(name, log)| Some((name, log.dropped()?))) {
+            ConstCounter::new(dropped).encode(encoder.encode_family(&[("log", *name)])?)?;
         }
         Ok(())
     }
@@ -172,7 +231,7 @@ impl EncodeMetric for DroppedLines {
     }
 
     fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.iter().all(|(_, log)| log.dropped().is_none())
     }
 }
 

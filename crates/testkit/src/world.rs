@@ -244,15 +244,15 @@ impl Plan {
         self
     }
 
-    /// Starts everything and waits until all agents are connected.
+    /// Starts everything and waits until all agents are connected. A gateway without HTTP listeners has none to ask.
     pub async fn run(self) -> World {
         let Self { config, workers, agents, sink, guard } = self;
         let captured = Captured::start();
         let workers = Workers::start(workers).unwrap();
         let gateway = Gateway::start_on(config.clone(), Inherited::default(), &workers).await.unwrap();
         let mut world = World {
-            http: gateway.http_addrs()[0],
-            https: gateway.http_addrs()[1],
+            http: gateway.http_addrs().first().copied().unwrap_or_else(any_port),
+            https: gateway.http_addrs().get(1).copied().unwrap_or_else(any_port),
             control: gateway.control_addr(),
             gateway: Some(gateway),
             config,
@@ -431,6 +431,24 @@ impl World {
         let roots = other.gateway.as_ref().unwrap().enrolling().authority().roots_pem().to_owned();
         let file = IdentityFile::new(api, issued.chain_pem, key.serialize_pem().into(), roots).unwrap();
         (LiveIdentity::new(file).unwrap(), issued.credential)
+    }
+
+    /// Has the gateway take another configuration while it runs, which is kept if it is taken.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub fn reload(&mut self, change: impl FnOnce(&mut Config)) -> Result<(), StartError> {
+        let mut config = self.config.clone();
+        change(&mut config);
+        self.running().reload(&config)?;
+        self.config = config;
+        Ok(())
+    }
+
+    /// The gateway that runs.
+    #[must_use]
+    pub const fn running(&self) -> &Gateway {
+        self.gateway.as_ref().unwrap()
     }
 
     /// What the gateway decides by; publishing there changes it.

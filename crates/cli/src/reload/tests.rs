@@ -76,6 +76,20 @@ fn keys_that_need_a_restart_are_named_and_live_ones_are_not() {
     assert!(changed(&old, &old, &[]).is_empty());
     let (old, new) = ([setting("http[0].tls.cert", "a")], [setting("http[0].tls.cert", "b")]);
     assert!(changed(&old, &new, &["*.tls.cert"]).is_empty());
+    let (none, one, two) = ([], [setting("tcp.listen", "a")], [setting("tcp.listen", "b")]);
+    for (old, new, waiting) in [(&none[..], &one[..], 0), (&one, &none, 0), (&one, &two, 1)] {
+        assert_eq!(changed(old, new, &["tcp.listen?"]).len(), waiting);
+    }
+}
+
+#[test]
+fn a_key_that_waits_is_compared_with_what_is_in_force_and_not_with_the_last_file() {
+    let (at_start, later) =
+        ([setting("x", "a"), setting("y", "a")], vec![setting("x", "b"), setting("y", "b")]);
+    let waiting = changed(&at_start, &later, &["y"]);
+    let kept = in_force(&at_start, later.clone(), &waiting);
+    assert_eq!(changed(&kept, &later, &["y"]), ["x"], "it still waits");
+    assert!(changed(&kept, &at_start, &["y"]).is_empty(), "put back, it waits no more");
 }
 
 #[tokio::test(start_paused = true)]

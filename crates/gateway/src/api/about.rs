@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use super::answer::json;
 use super::problem::Problem;
 use super::{Api, Asker};
+use crate::status;
 
 /// The gateway.
 #[derive(Debug, Serialize, ToSchema)]
@@ -42,7 +43,7 @@ pub(super) async fn info(State(api): State<Api>) -> Response<Body> {
     let answer = InfoAnswer {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         sha: about.sha.to_owned(),
-        mode: about.mode.to_owned(),
+        mode: status::mode(&about.live).to_owned(),
         state: about.state.to_owned(),
         state_current: api.changes.is_current(),
         revision: api.changes.revision(),

@@ -81,7 +81,7 @@ fn found(api: &Api, snapshot: &Snapshot, place: Place) -> Place {
         None if api.sessions.at_port(place.port).is_some_and(|it| it.is_held()) => Some(Door::Offer(by_port)),
         None => host(),
     };
-    Place { door, http_ports: api.about.http_ports.clone(), ..place }
+    Place { door, http_ports: api.about.live.http_ports(), ..place }
 }
 
 /// Who offers what is asked about now.

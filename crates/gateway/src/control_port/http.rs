@@ -25,7 +25,7 @@ use tokio_websockets::ServerBuilder;
 use super::{Caller, ControlPort};
 use crate::api::{Admin, Problem};
 use crate::refusal::REASON;
-use crate::status::{Client, Info, Status, rfc3339};
+use crate::status::{self, Client, Info, Status, rfc3339};
 
 /// The header with the gateway's own proof, in answer to a proof of the caller's.
 const PROOF: HeaderName = HeaderName::from_static("adit-proof");
@@ -256,15 +256,16 @@ fn unproven(reason: Reason) -> Response<Body> {
 
 impl ControlPort {
     fn status(&self) -> Status {
+        let mode = status::mode(&self.live);
         Status {
             info: Info {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 sha: self.revision.to_owned(),
-                mode: self.mode.to_owned(),
+                mode: mode.to_owned(),
                 start_time: rfc3339(self.started),
                 hostname: self.hostname.clone(),
             },
-            clients: self.sessions.list().iter().map(|agent| Client::of(agent, self.mode)).collect(),
+            clients: self.sessions.list().iter().map(|agent| Client::of(agent, mode)).collect(),
         }
     }
 }

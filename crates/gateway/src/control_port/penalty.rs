@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::pace::Pace;
+use crate::live::Live;
 
 /// Failures are counted for this long from the first one.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -19,23 +21,24 @@ const MAX_SOURCES: usize = 16 * 1024;
 /// Who has failed how often.
 #[derive(Debug)]
 pub(crate) struct Penalties {
-    max: u32,
+    live: Arc<Live>,
     /// For what is said about failures: anybody can fail, as often as he likes.
     pub(super) log: Pace,
     sources: Mutex<HashMap<IpAddr, (Instant, u32)>>,
 }
 
 impl Penalties {
-    pub(crate) fn new(max: u32) -> Self {
-        Self { max, log: Pace::new(LOGGED), sources: Mutex::default() }
+    pub(crate) fn new(live: Arc<Live>) -> Self {
+        Self { live, log: Pace::new(LOGGED), sources: Mutex::default() }
     }
 
     /// Whether this address has used up its failures.
     pub(crate) fn is_barred(&self, address: IpAddr) -> bool {
+        let max = self.live.limits().max_auth_failures;
         let sources = self.sources.lock();
         sources
             .get(&source(address))
-            .is_some_and(|&(since, failures)| failures >= self.max && since.elapsed() < WINDOW)
+            .is_some_and(|&(since, failures)| failures >= max && since.elapsed() < WINDOW)
     }
 
     /// Holds a failure against an address.
@@ -67,10 +70,16 @@ pub(super) fn source(address: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Limits;
+
+    fn penalties(max_auth_failures: u32) -> Penalties {
+        let limits = Limits { max_auth_failures, ..Limits::default() };
+        Penalties::new(Arc::new(Live::new(limits, Duration::ZERO)))
+    }
 
     #[tokio::test(start_paused = true)]
     async fn an_address_is_barred_after_its_failures_and_free_again_after_a_minute() {
-        let penalties = Penalties::new(3);
+        let penalties = penalties(3);
         let (guilty, other) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
         for _ in 0..3 {
             assert!(!penalties.is_barred(guilty));
@@ -84,7 +93,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_network_of_one_customer_counts_as_one_source_and_memory_is_bounded() {
-        let penalties = Penalties::new(2);
+        let penalties = penalties(2);
         penalties.failed("2001:db8::1".parse().unwrap());
         penalties.failed("2001:db8::2".parse().unwrap());
         assert!(penalties.is_barred("2001:db8::3".parse().unwrap()));

@@ -38,7 +38,7 @@ impl Upgrade {
         if let Some(guard) = &guard {
             guard.upgraded();
         }
-        let terms = Terms { lost: Reason::ClientGone, patience: Some(plane.limits.stall_timeout) };
+        let terms = Terms { lost: Reason::ClientGone, patience: Some(plane.live.limits().stall_timeout) };
         plane.scope.spawn("upgraded connection", async move {
             let mut metered = Metered(parking_lot::Mutex::new(record));
             let reason = match tokio::try_join!(client, upstream) {

@@ -264,8 +264,8 @@ impl Drop for ConnectionRecord {
         if !matches!(self.reason, Reason::Done | Reason::ClientGone) {
             inner.refusals.get_or_create_owned(&ByReason { reason: self.reason.label() }).inc();
         }
-        if let Some(log) = &inner.log {
-            self.log(log);
+        if let Some(log) = inner.log.now() {
+            self.log(&log);
         }
     }
 }

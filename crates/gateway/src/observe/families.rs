@@ -1,7 +1,7 @@
 //! Names, types, labels and meanings of every family, in one table: registered from here and documented from here.
 
 use adit_telemetry::families::{Described, family, help};
-use adit_telemetry::logs::{LineWriter, register_log_metrics};
+use adit_telemetry::logs::{LineWriter, Switch, register_log_metrics};
 use adit_telemetry::{process, runtime};
 
 use adit_tunnel::workers::Workers;
@@ -196,7 +196,6 @@ pub(super) fn register(
     process::register(metrics);
     process::register_build_info(metrics, env!("CARGO_PKG_VERSION"), revision);
     runtime::register(metrics, workers.runtimes());
-    let logs = [("request", inner.log.clone()), ("process", process_log)];
-    let logs: Vec<_> = logs.into_iter().filter_map(|(name, log)| log.map(|log| (name, log))).collect();
+    let logs = [("request", inner.log.clone()), ("process", Switch::new(process_log))];
     register_log_metrics(metrics, &logs);
 }

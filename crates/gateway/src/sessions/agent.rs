@@ -20,6 +20,7 @@ use super::{SUCCESSION, Sessions};
 use crate::balancer::Endpoint;
 use crate::canary;
 use crate::grants::Tag;
+use crate::live::Live;
 use crate::observe::{Carrier, Observe};
 use crate::tcp::ports::{Claim, Ports};
 
@@ -110,6 +111,11 @@ impl AgentSession {
         taken.map(|binding| binding.offer.clone()).collect()
     }
 
+    /// Whether any of it is reached by a host.
+    pub(crate) fn offers_hosts(&self) -> bool {
+        self.offers().iter().any(|offer| matches!(offer.service, ServiceName::Host(_)))
+    }
+
     /// What it is an endpoint of, with what stands behind it.
     pub(crate) fn served(&self) -> Vec<(ServiceName, String)> {
         let bound = self.bound.lock();
@@ -190,6 +196,14 @@ impl AgentSession {
         for (binding, number) in bound.list.iter_mut().zip(1..) {
             let decided = adit_control::authorize_offer(snapshot, who, &binding.offer.service);
             let served_as = decided.as_ref().ok().map(|permit| permit.served_as());
+            if let Some(port) = served_as.and_then(ServiceName::tcp_port).filter(|port| !ports.allows(*port))
+            {
+                if binding.endpoint.is_some() {
+                    tracing::warn!(agent = %self.instance, identity = %who, port, "an offer is let go: the gateway does not take TCP services on this port any more");
+                    binding.leave();
+                }
+                continue;
+            }
             if served_as == binding.endpoint.as_ref().map(|(service, _)| &service.name) {
                 continue;
             }
@@ -223,9 +237,9 @@ impl AgentSession {
     }
 
     /// Lets the session's life take its course: ends when it has ended. One that has a successor is closed as soon as
-    /// it carries nothing any more, and at the latest after `patience`. One that carries no canary any more is given
+    /// it carries nothing any more, and at the latest when the time of a drain has passed. One that carries no canary any more is given
     /// up: its agent is asked for another, and whatever still moves in this one may finish.
-    pub(crate) async fn live(&self, patience: Duration, observe: &Observe) {
+    pub(crate) async fn live(&self, live: &Live, observe: &Observe) {
         let session = &self.session;
         tokio::select! {
             _reason = session.draining() => {}
@@ -244,7 +258,7 @@ impl AgentSession {
         tokio::select! {
             _reason = session.closed() => {}
             () = self.succeeded.cancelled() => {
-                drop(tokio::time::timeout(patience, session.drain(Reason::Replaced)).await);
+                drop(tokio::time::timeout(live.drain_timeout(), session.drain(Reason::Replaced)).await);
                 session.close(Reason::Replaced);
             }
         }

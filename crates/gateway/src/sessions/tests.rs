@@ -10,6 +10,7 @@ use http::Request;
 use adit_tunnel::workers::Workers;
 
 use super::*;
+use crate::config::Limits;
 use crate::flow::Connection;
 
 /// Sessions with small bounds, and somewhere for them to run.
@@ -24,7 +25,9 @@ struct Table {
 impl Table {
     fn new(max: usize, max_services: usize, max_labels: usize) -> Self {
         let observe = Observe::new(None, None, "test", &Workers::default());
-        let mut sessions = Sessions::new(observe.clone(), max, 1);
+        let limits = Limits { max_sessions: max, max_idle_streams: 1, ..Limits::default() };
+        let live = Arc::new(Live::new(limits, Duration::ZERO));
+        let mut sessions = Sessions::new(observe.clone(), live);
         let inner = Arc::get_mut(&mut sessions).unwrap();
         (inner.max_services, inner.max_labels) = (max_services, max_labels);
         Self { sessions, observe, scope: Scope::new(), peers: Mutex::default() }
@@ -169,7 +172,8 @@ async fn a_ghost_is_closed_by_its_successor_and_a_session_that_leaves_is_not() {
     assert_eq!((leaving.agent.session.end(), last.agent.session.end()), (None, None));
     assert_eq!(endpoints(&last), 1, "only the last one is given requests");
     // Nobody answers at the other end, so it is closed when its time is over.
-    leaving.agent.live(Duration::from_millis(10), &table.observe).await;
+    let live = Live::new(Limits::default(), Duration::from_millis(10));
+    leaving.agent.live(&live, &table.observe).await;
     assert_eq!(leaving.agent.session.end(), Some(Reason::Replaced));
     assert!(table.metrics().contains("adit_session_takeovers_total 1"), "{}", table.metrics());
 }

@@ -9,9 +9,9 @@ use std::task::{Context, Poll};
 use adit_control::Snapshot;
 use adit_proto::reason::Reason;
 use adit_tunnel::scope::Scope;
+use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 
 use super::Way;
 use crate::config::TcpServices;
@@ -27,14 +27,13 @@ pub(crate) struct Ports {
 
 #[derive(Debug)]
 struct Inner {
-    settings: Option<TcpServices>,
+    settings: ArcSwapOption<TcpServices>,
     /// Ports of the gateway's own listeners, told apart from those of strangers.
-    own: Vec<u16>,
+    own: Mutex<Vec<u16>>,
     inherited: Inherited,
     bound: Mutex<Bound>,
     /// What keeps the ports of routes bound.
     routed: Mutex<HashMap<u16, Claim>>,
-    slots: Arc<Semaphore>,
     plane: Arc<DataPlane>,
     /// Accept loops.
     listeners: Scope,
@@ -81,17 +80,16 @@ impl Drop for CloseOnDrop {
 }
 
 impl Ports {
-    /// Nothing is bound yet. `own` are the ports of the gateway's other listeners.
+    /// Nothing is bound yet.
     pub(crate) fn new(
         settings: Option<TcpServices>,
-        own: Vec<u16>,
         inherited: Inherited,
-        slots: Arc<Semaphore>,
         plane: Arc<DataPlane>,
         listeners: Scope,
     ) -> Self {
-        let (bound, routed) = (Mutex::default(), Mutex::default());
-        Self { inner: Arc::new(Inner { settings, own, inherited, bound, routed, slots, plane, listeners }) }
+        let settings = ArcSwapOption::new(settings.map(Arc::new));
+        let (own, bound, routed) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { inner: Arc::new(Inner { settings, own, inherited, bound, routed, plane, listeners }) }
     }
 
     /// Binds a port, if nobody has yet. It is let go when the last claim to it is dropped.
@@ -99,12 +97,12 @@ impl Ports {
     /// # Errors
     /// The reason and a sentence for the agent's log: the port is not allowed, or cannot be bound.
     pub(crate) fn claim(&self, port: u16) -> Result<Claim, (Reason, String)> {
-        let settings = self.inner.settings.as_ref().ok_or_else(|| {
+        let settings = self.inner.settings.load_full().ok_or_else(|| {
             unavailable(
                 "this gateway takes no TCP services; run `adit tcp server`, or add `tcp:` to gateway.yaml",
             )
         })?;
-        if self.inner.own.contains(&port) {
+        if self.inner.own.lock().contains(&port) {
             return Err(unavailable(format!("port {port} is one of the gateway's own; offer another one")));
         }
         if !settings.allows(port) {
@@ -129,14 +127,33 @@ impl Ports {
         Ok(Claim { ports: self.clone(), port })
     }
 
+    /// Goes by other settings from now on. What they do not allow any more is let go of by those who hold it.
+    /// Ports are bound where they were before.
+    pub(crate) fn replace(&self, settings: Option<TcpServices>) {
+        let listen = self.inner.settings.load().as_ref().map(|before| before.listen);
+        let settings =
+            settings.map(|settings| TcpServices { listen: listen.unwrap_or(settings.listen), ..settings });
+        self.inner.settings.store(settings.map(Arc::new));
+    }
+
+    /// The ports of the gateway's other listeners.
+    pub(crate) fn set_own(&self, own: Vec<u16>) {
+        *self.inner.own.lock() = own;
+    }
+
+    /// Whether a port may be offered.
+    pub(crate) fn allows(&self, port: u16) -> bool {
+        self.inner.settings.load().as_ref().is_some_and(|settings| settings.allows(port))
+    }
+
     /// Binds the ports that routes lead from and lets go of those that they do not lead from any more. One that cannot be
     /// bound is tried again with the next call.
     pub(crate) fn follow(&self, snapshot: &Snapshot) {
-        if self.inner.settings.is_none() {
+        let mut routed = std::mem::take(&mut *self.inner.routed.lock());
+        routed.retain(|port, _| snapshot.route_for_port(*port).is_some() && self.allows(*port));
+        if self.inner.settings.load().is_none() {
             return;
         }
-        let mut routed = std::mem::take(&mut *self.inner.routed.lock());
-        routed.retain(|port, _| snapshot.route_for_port(*port).is_some());
         for (port, service) in snapshot.routed_ports() {
             match self.claim(port) {
                 _ if routed.contains_key(&port) => {}
@@ -171,16 +188,17 @@ impl Ports {
         let Some(held) = bound.ports.get_mut(&port).filter(|held| !held.is_served) else { return };
         held.is_served = true;
         let (inner, door) = (Arc::clone(&self.inner), Arc::clone(&held.door));
-        let Some(way) = inner.settings.as_ref().map(Way::of) else { return };
         held.scope.spawn("tcp listener", async move {
             let door = CloseOnDrop(door);
-            let slots = Arc::clone(&inner.slots);
+            let slots = Arc::clone(inner.plane.live.slots());
             accept_all(
                 |cx| door.0.poll_accept(cx),
                 slots,
                 |tcp, peer, slot| {
                     let plane = Arc::clone(&inner.plane);
                     let Some((service, grant)) = plane.service_at(port) else { return };
+                    // As it is said now, not when the port was bound.
+                    let Some(way) = inner.settings.load().as_deref().map(Way::of) else { return };
                     inner.plane.scope.spawn_with("tcp connection", tcp, move |tcp| async move {
                         super::carry(tcp, peer, way, (&service, grant), &plane).await;
                         drop(slot);

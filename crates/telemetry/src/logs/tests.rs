@@ -188,7 +188,7 @@ fn dropped_lines_are_a_metric_of_each_log() {
     let (one, _guard) = LineWriter::new(Box::new(io::sink()), 0).unwrap();
     let (two, _guard) = LineWriter::new(Box::new(io::sink()), 1 << 20).unwrap();
     one.write_line("no room");
-    register_log_metrics(&metrics, &[("process", one), ("requests", two)]);
+    register_log_metrics(&metrics, &[("process", one.into()), ("requests", two.into())]);
     let body = metrics.render(None).body;
     strict::parse(&body).unwrap();
     assert!(body.contains("adit_log_lines_dropped_total{log=\"process\"} 1\n"), "{body}");

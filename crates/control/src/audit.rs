@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 use adit_proto::name::Name;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::changes::ChangeError;
@@ -19,6 +19,8 @@ use crate::store::{Store, Write};
 
 /// Records that are kept.
 pub const MAX_RECORDS: u64 = 100_000;
+/// Bytes of one record at most; of more, what was before and after is left out.
+const MAX_RECORD: usize = 32 << 10;
 /// Records that are read at once: a power of ten, so that their keys have a prefix of their own.
 const BLOCK: u64 = 1000;
 /// Digits that tell the records of a block apart.
@@ -150,7 +152,9 @@ pub(crate) fn writes(
             before,
             after,
         };
-        writes.push(kept::put(kept::audit_key(seq), &record)?);
+        let write = kept::put(kept::audit_key(seq), &record)?;
+        let is_long = matches!(&write, Write::Put { value, .. } if value.len() > MAX_RECORD);
+        writes.push(if is_long { kept::put(kept::audit_key(seq), &shortened(record))? } else { write });
     }
     // What this very transaction writes is kept, however much it is: a key may be written once.
     let own = turn.audit_next - writes.len() as u64;
@@ -159,6 +163,15 @@ pub(crate) fn writes(
     writes.extend(old.map(|seq| Write::Delete { key: kept::audit_key(seq) }));
     turn.audit_first = turn.audit_first.max(first);
     Ok(writes)
+}
+
+/// Without what was before and after: a log of large resources must not fill the disk.
+fn shortened(record: AuditRecord) -> AuditRecord {
+    let short = |value: Value| {
+        let length = value.to_string().len();
+        json!({ "left_out": format!("{length} bytes: a record takes {MAX_RECORD} at most") })
+    };
+    AuditRecord { before: record.before.map(short), after: record.after.map(short), ..record }
 }
 
 /// Which records are wanted.

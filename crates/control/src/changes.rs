@@ -52,6 +52,10 @@ pub struct Changes {
     turn: Semaphore,
     /// Held while a snapshot is compiled and published, so that an older one never follows a newer one.
     publishing: Mutex<()>,
+    /// The version of the state that was published last.
+    in_force: AtomicU64,
+    /// Who waits for a publication waits here, and not on a thread: most find that the one before took theirs along.
+    publishers: Semaphore,
     /// The newest published revision.
     published: watch::Sender<Revision>,
     is_current: AtomicBool,
@@ -62,6 +66,8 @@ pub struct Changes {
 
 #[derive(Debug)]
 struct State {
+    /// Counts what is taken in: a higher one is newer.
+    version: u64,
     view: View,
     history: History,
     local: Arc<Local>,
@@ -106,9 +112,16 @@ impl Changes {
         let changes = Arc::new(Self {
             store,
             snapshots,
-            state: Mutex::new(State { view, history: History::from(revision), local: Arc::new(local) }),
+            state: Mutex::new(State {
+                version: 1,
+                view,
+                history: History::from(revision),
+                local: Arc::new(local),
+            }),
             turn: Semaphore::new(1),
             publishing: Mutex::new(()),
+            in_force: AtomicU64::new(0),
+            publishers: Semaphore::new(1),
             published: watch::Sender::new(revision),
             is_current: AtomicBool::new(true),
             doubt: Notify::new(),
@@ -206,14 +219,20 @@ impl Changes {
 
     /// Takes another configuration file's rules and tokens, and publishes them. Cancel safe.
     pub async fn set_local(self: &Arc<Self>, local: Local) {
-        self.state.lock().local = Arc::new(local);
+        self.take_local(local);
         self.publish().await;
     }
 
     /// The same on this very thread, which has to wait for the compilation.
     pub fn replace_local(&self, local: Local) {
-        self.state.lock().local = Arc::new(local);
+        self.take_local(local);
         self.publish_here();
+    }
+
+    fn take_local(&self, local: Local) {
+        let mut state = self.state.lock();
+        state.local = Arc::new(local);
+        state.version += 1;
     }
 
     /// Reads the audit log. Cancel safe.
@@ -248,7 +267,7 @@ impl Changes {
         now: Timestamp,
         plan: impl Fn(&View) -> Result<Plan<T>, ChangeError> + Send,
     ) -> Result<(T, Revision), ChangeError> {
-        let _turn = self.turn.acquire().await.map_err(ChangeError::unavailable)?;
+        let my_turn = self.turn.acquire().await.map_err(ChangeError::unavailable)?;
         for _ in 0..TRIES {
             let view = self.view();
             let Plan { result, mut expect, mut writes, audit } = plan(&view)?;
@@ -269,6 +288,8 @@ impl Changes {
                 Ok(revision) => {
                     self.is_current.store(true, Ordering::Relaxed);
                     self.take(revision, writes.iter().map(told));
+                    // Whoever comes next plans and commits meanwhile, and may be published together with this.
+                    drop(my_turn);
                     self.publish().await;
                     return Ok((result, revision));
                 }
@@ -285,17 +306,13 @@ impl Changes {
     }
 
     /// Takes in one transaction, if it is not known yet.
-    fn take<'a>(
-        &self,
-        revision: Revision,
-        events: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>,
-    ) -> bool {
+    fn take<'a>(&self, revision: Revision, events: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>) {
         let mut state = self.state.lock();
         if revision <= state.view.revision {
-            return false;
+            return;
         }
         for (key, value) in events {
-            let State { view, history, local: _ } = &mut *state;
+            let State { view, history, version: _, local: _ } = &mut *state;
             let existed = view.knows(&Key::of(key));
             match view.take(key, value, revision) {
                 Ok(()) => history.note(key, existed, view, revision),
@@ -303,7 +320,7 @@ impl Changes {
             }
         }
         state.view.revision = revision;
-        true
+        state.version += 1;
     }
 
     /// Reads everything anew and publishes it.
@@ -313,9 +330,10 @@ impl Changes {
             let mut state = self.state.lock();
             let is_newer = view.revision > state.view.revision;
             if is_newer {
-                let State { view: old, history, local: _ } = &mut *state;
+                let State { view: old, history, version: _, local: _ } = &mut *state;
                 history.compare(old, &view);
                 state.view = view;
+                state.version += 1;
             }
             is_newer
         };
@@ -326,10 +344,21 @@ impl Changes {
         Ok(())
     }
 
-    /// Compiles the newest state and makes it the one that decisions read. Returns when it is, or a newer one.
+    /// Compiles the newest state and makes it the one that decisions read. Returns when what was taken in before is in
+    /// force: of many who wait, one compiles for all.
     async fn publish(self: &Arc<Self>) {
-        if self.state.lock().view.model.count() < LARGE {
-            self.publish_here();
+        let version = {
+            let state = self.state.lock();
+            if state.view.model.count() < LARGE {
+                drop(state);
+                self.publish_here();
+                return;
+            }
+            state.version
+        };
+        // Nobody closes it.
+        let _publisher = self.publishers.acquire().await.ok();
+        if self.in_force.load(Ordering::Acquire) >= version {
             return;
         }
         let owner = Arc::clone(self);
@@ -340,16 +369,21 @@ impl Changes {
 
     fn publish_here(&self) {
         let _one_at_a_time = self.publishing.lock();
-        let (model, local, revision) = {
+        let (model, local, revision, version) = {
             let state = self.state.lock();
-            (Arc::clone(&state.view.model), Arc::clone(&state.local), state.view.revision)
+            let (model, local) = (Arc::clone(&state.view.model), Arc::clone(&state.local));
+            (model, local, state.view.revision, state.version)
         };
+        if self.in_force.load(Ordering::Acquire) == version {
+            return;
+        }
         let begun = Instant::now();
         self.snapshots.publish_all(&model, &local);
         let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.figures.compile_nanos.store(nanos, Ordering::Relaxed);
         *self.figures.published_at.lock() = Some(Instant::now());
         self.published.send_replace(revision);
+        self.in_force.store(version, Ordering::Release);
     }
 }
 
@@ -367,3 +401,6 @@ fn heard(committed: &Committed) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod many_tests;

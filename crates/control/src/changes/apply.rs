@@ -195,6 +195,7 @@ impl Planning<'_> {
         for (kind, name) in &scratch.order {
             self.add(&mut plan, view, (*kind, name), scratch.model.get(*kind, name))?;
         }
+        check::size(view, &plan.writes, check::MAX_BYTES)?;
         Ok(plan)
     }
 
@@ -338,18 +339,10 @@ impl Scratch {
 
     /// Takes what is deleted out of the policies that name it; a policy that is left with nobody or nothing goes.
     fn unname(&mut self) {
-        let deleted: Vec<_> = self.touched.deleted.iter().cloned().collect();
-        for (kind, name) in deleted {
-            let has_heir = matches!(kind, Kind::Identity | Kind::Token)
-                && (self.model.identities.contains_key(&name) || self.model.tokens.contains_key(&name));
-            if has_heir {
-                continue;
-            }
-            for (policy, new) in check::without(&self.model, kind, &name) {
-                match new {
-                    Some(policy) => self.put(Resource::ServicePolicy(policy)),
-                    None => self.delete((Kind::ServicePolicy, policy)),
-                }
+        for (policy, new) in check::without(&self.model, &self.touched.deleted) {
+            match new {
+                Some(policy) => self.put(Resource::ServicePolicy(policy)),
+                None => self.delete((Kind::ServicePolicy, policy)),
             }
         }
     }

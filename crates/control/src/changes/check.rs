@@ -1,14 +1,20 @@
 //! Whether resources fit each other: what is referred to exists, and what is claimed is claimed once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use adit_proto::name::Name;
 
 use super::error::ChangeError;
+use super::kept::Key;
+use super::view::View;
 use crate::model::{Kind, Model, PUBLIC, Resource, Role, Route, Service, ServicePolicy};
+use crate::store::Write;
 
 /// Resources of all kinds at most.
 pub(super) const MAX_RESOURCES: usize = 200_000;
+/// Bytes that all resources take in the store at most. In memory they take a few times as much.
+pub(super) const MAX_BYTES: usize = 128 << 20;
 /// Elements of one list of a resource at most.
 const MAX_LIST: usize = 1000;
 /// Bytes of a config's data at most.
@@ -80,9 +86,11 @@ pub(super) fn together(model: &Model, touched: &Touched, local: &BTreeSet<Name>)
             "delete what is not needed any more",
         ));
     }
+    let referrers = OnceCell::new();
+    let referrers = || referrers.get_or_init(|| Referrers::of(model));
     for (kind, name) in &touched.deleted {
-        if model.get(*kind, name).is_none() {
-            unreferred(model, *kind, name)?;
+        if is_gone(model, *kind, name) {
+            referrers().refuse(*kind, name)?;
         }
     }
     let mut routes = false;
@@ -91,7 +99,8 @@ pub(super) fn together(model: &Model, touched: &Touched, local: &BTreeSet<Name>)
             Some(Resource::Identity(_) | Resource::Token(_)) => one_owner(model, local, *kind, name)?,
             Some(Resource::Service(service)) => configs(model, &service)?,
             Some(Resource::Config(_)) => {
-                for service in model.services.values().filter(|service| service.configs.contains(name)) {
+                let users = referrers().to(Kind::Config, name);
+                for service in users.iter().filter_map(|(_, service)| model.services.get(*service)) {
                     configs(model, service)?;
                 }
             }
@@ -104,6 +113,31 @@ pub(super) fn together(model: &Model, touched: &Touched, local: &BTreeSet<Name>)
         }
     }
     if routes { claims(model) } else { Ok(()) }
+}
+
+/// Checks what is left behind for its size. What gets smaller is let through.
+///
+/// # Errors
+/// It would be too much.
+pub(super) fn size(view: &View, writes: &[Write], most: usize) -> Result<(), ChangeError> {
+    let mut bytes = view.bytes;
+    for write in writes {
+        let Key::Resource(kind, name) = Key::of(write.key()) else { continue };
+        if let Write::Put { value, .. } = write {
+            bytes += value.len();
+        }
+        let old = name.parse().ok().and_then(|name| view.metas.get(&(kind, name)));
+        bytes -= old.map_or(0, |old| old.bytes);
+    }
+    if bytes <= most || bytes <= view.bytes {
+        return Ok(());
+    }
+    Err(ChangeError::client(
+        "full",
+        409,
+        format!("all resources together would take {bytes} bytes; {most} are the most"),
+        "delete what is not needed any more; where a policy names many, give them an attribute instead",
+    ))
 }
 
 impl Model {
@@ -217,76 +251,102 @@ fn missing(kind: Kind, name: &Name, of: Kind, what: &Name) -> ChangeError {
     )
 }
 
-/// Nothing refers to it any more.
-fn unreferred(model: &Model, kind: Kind, name: &Name) -> Result<(), ChangeError> {
-    let referrers = referrers(model, kind, name);
-    if referrers.is_empty() {
-        return Ok(());
-    }
-    let more = referrers.len().saturating_sub(NAMED);
-    let mut named: Vec<String> =
-        referrers.iter().take(NAMED).map(|(kind, name)| format!("{kind} `{name}`")).collect();
-    if more > 0 {
-        named.push(format!("{more} more"));
-    }
-    let by_force = match kind {
-        Kind::Identity | Kind::Token | Kind::Service => {
-            "change or delete these first; with force, policies that name it lose the name in the same transaction"
+/// Who refers to what, by kind and folded name; identities and tokens share their names.
+#[derive(Debug)]
+struct Referrers<'a>(HashMap<(Kind, &'a str), Vec<(Kind, &'a Name)>>);
+
+impl<'a> Referrers<'a> {
+    fn of(model: &'a Model) -> Self {
+        let mut found = Self(HashMap::new());
+        for service in model.services.values() {
+            let from = (Kind::Service, &service.name);
+            service.configs.iter().for_each(|config| found.note((Kind::Config, config), from));
         }
-        Kind::Config | Kind::ServicePolicy | Kind::Route => "change or delete these first",
-    };
-    Err(ChangeError::client(
-        "in_use",
-        409,
-        format!("the {kind} `{name}` is referred to by {}", named.join(", ")),
-        by_force,
-    ))
+        for policy in model.policies.values() {
+            let from = (Kind::ServicePolicy, &policy.name);
+            entities(&policy.service_roles).for_each(|name| found.note((Kind::Service, name), from));
+            entities(&policy.identity_roles).for_each(|name| found.note((Kind::Identity, name), from));
+        }
+        for route in model.routes.values() {
+            found.note((Kind::Service, &route.service), (Kind::Route, &route.name));
+        }
+        found
+    }
+
+    fn note(&mut self, (kind, name): (Kind, &'a Name), from: (Kind, &'a Name)) {
+        let list = self.0.entry((kind, name.folded())).or_default();
+        if list.last() != Some(&from) {
+            list.push(from);
+        }
+    }
+
+    fn to<'b>(&'b self, kind: Kind, name: &'b Name) -> &'b [(Kind, &'b Name)] {
+        let kind = if kind == Kind::Token { Kind::Identity } else { kind };
+        self.0.get(&(kind, name.folded())).map_or(&[], |list| &list[..])
+    }
+
+    /// Says no if anything refers to what was deleted.
+    fn refuse(&self, kind: Kind, name: &Name) -> Result<(), ChangeError> {
+        let referrers = self.to(kind, name);
+        if referrers.is_empty() {
+            return Ok(());
+        }
+        let more = referrers.len().saturating_sub(NAMED);
+        let mut named: Vec<String> =
+            referrers.iter().take(NAMED).map(|(kind, name)| format!("{kind} `{name}`")).collect();
+        if more > 0 {
+            named.push(format!("{more} more"));
+        }
+        let by_force = match kind {
+            Kind::Identity | Kind::Token | Kind::Service => {
+                "change or delete these first; with force, policies that name it lose the name in the same transaction"
+            }
+            Kind::Config | Kind::ServicePolicy | Kind::Route => "change or delete these first",
+        };
+        Err(ChangeError::client(
+            "in_use",
+            409,
+            format!("the {kind} `{name}` is referred to by {}", named.join(", ")),
+            by_force,
+        ))
+    }
 }
 
-/// Who refers to a resource.
-fn referrers(model: &Model, kind: Kind, name: &Name) -> Vec<(Kind, Name)> {
-    let names = |roles: &[Role]| entities(roles).any(|entity| entity == name);
+/// Whether nothing that roles mean has this name any more.
+fn is_gone(model: &Model, kind: Kind, name: &Name) -> bool {
     match kind {
         // Another one may have the name by now.
-        Kind::Identity | Kind::Token
-            if model.identities.contains_key(name) || model.tokens.contains_key(name) =>
-        {
-            Vec::new()
+        Kind::Identity | Kind::Token => {
+            !model.identities.contains_key(name) && !model.tokens.contains_key(name)
         }
-        Kind::Identity | Kind::Token => policies(model, |policy| names(&policy.identity_roles)).collect(),
-        Kind::Service => {
-            let routes = model.routes.values().filter(|route| route.service == *name);
-            let routes = routes.map(|route| (Kind::Route, route.name.clone()));
-            policies(model, |policy| names(&policy.service_roles)).chain(routes).collect()
-        }
-        Kind::Config => {
-            let services = model.services.values().filter(|service| service.configs.contains(name));
-            services.map(|service| (Kind::Service, service.name.clone())).collect()
-        }
-        Kind::ServicePolicy | Kind::Route => Vec::new(),
+        Kind::Config => !model.configs.contains_key(name),
+        Kind::Service => !model.services.contains_key(name),
+        Kind::ServicePolicy => !model.policies.contains_key(name),
+        Kind::Route => !model.routes.contains_key(name),
     }
 }
 
-fn policies(model: &Model, which: impl Fn(&ServicePolicy) -> bool) -> impl Iterator<Item = (Kind, Name)> {
-    let found = model.policies.values().filter(move |policy| which(policy));
-    found.map(|policy| (Kind::ServicePolicy, policy.name.clone()))
-}
-
-/// The policies that name it, without the name; `None` for one that would be left with nobody or nothing.
-pub(super) fn without(model: &Model, kind: Kind, name: &Name) -> Vec<(Name, Option<ServicePolicy>)> {
-    let is_it = |role: &Role| matches!(role, Role::Entity(entity) if entity == name);
+/// The policies that name what is deleted, without the names; `None` for one that would be left with nobody or nothing.
+pub(super) fn without(model: &Model, deleted: &BTreeSet<(Kind, Name)>) -> Vec<(Name, Option<ServicePolicy>)> {
+    let gone = |kinds: &[Kind]| -> HashSet<&Name> {
+        let deleted =
+            deleted.iter().filter(|(kind, name)| kinds.contains(kind) && is_gone(model, *kind, name));
+        deleted.map(|(_, name)| name).collect()
+    };
+    let (services, identities) = (gone(&[Kind::Service]), gone(&[Kind::Identity, Kind::Token]));
     let mut edited = Vec::new();
     for policy in model.policies.values() {
-        let mut new = policy.clone();
-        match kind {
-            Kind::Service => new.service_roles.retain(|role| !is_it(role)),
-            Kind::Identity | Kind::Token => new.identity_roles.retain(|role| !is_it(role)),
-            Kind::Config | Kind::ServicePolicy | Kind::Route => {}
+        let names = |roles: &[Role], gone: &HashSet<&Name>| entities(roles).any(|name| gone.contains(name));
+        if !names(&policy.service_roles, &services) && !names(&policy.identity_roles, &identities) {
+            continue;
         }
-        if new != *policy {
-            let is_left = !new.service_roles.is_empty() && !new.identity_roles.is_empty();
-            edited.push((policy.name.clone(), is_left.then_some(new)));
-        }
+        let mut new = ServicePolicy::clone(policy);
+        let stays =
+            |role: &Role, gone: &HashSet<&Name>| !matches!(role, Role::Entity(name) if gone.contains(name));
+        new.service_roles.retain(|role| stays(role, &services));
+        new.identity_roles.retain(|role| stays(role, &identities));
+        let is_left = !new.service_roles.is_empty() && !new.identity_roles.is_empty();
+        edited.push((policy.name.clone(), is_left.then_some(new)));
     }
     edited
 }

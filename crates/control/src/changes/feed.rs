@@ -14,6 +14,8 @@ use crate::store::Revision;
 
 /// Changes that are remembered for those who come back.
 const REMEMBERED: usize = 10_000;
+/// What they may take in the store, together.
+const REMEMBERED_BYTES: usize = 16 << 20;
 
 /// One change to one resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,25 +30,31 @@ pub struct Told {
     pub name: Name,
     /// As it is now; `None` when it is gone.
     pub after: Option<Stored>,
+    /// What that takes in the store.
+    bytes: usize,
 }
 
 /// The newest changes.
 #[derive(Debug)]
 pub(super) struct History {
     told: VecDeque<Arc<Told>>,
+    bytes: usize,
     /// All changes after this transaction are there.
     floor: Revision,
 }
 
 impl History {
     pub(super) const fn from(revision: Revision) -> Self {
-        Self { told: VecDeque::new(), floor: revision }
+        Self { told: VecDeque::new(), bytes: 0, floor: revision }
     }
 
     fn add(&mut self, told: Told) {
+        self.bytes += told.bytes;
         self.told.push_back(Arc::new(told));
-        while self.told.len() > REMEMBERED {
-            self.floor = self.told.pop_front().map_or(self.floor, |old| old.revision);
+        while self.told.len() > REMEMBERED || self.bytes > REMEMBERED_BYTES {
+            let Some(old) = self.told.pop_front() else { return };
+            self.bytes -= old.bytes;
+            self.floor = old.revision;
         }
     }
 
@@ -62,7 +70,8 @@ impl History {
             (true, None) => Action::Delete,
         };
         let name = after.as_ref().map_or(name, |stored| stored.resource.name().clone());
-        self.add(Told { revision, action, kind, name, after });
+        let bytes = view.size(kind, &name);
+        self.add(Told { revision, action, kind, name, after, bytes });
     }
 
     /// Adds what is different in a state that was read anew. Of what is gone, the transaction is not known any more.
@@ -75,11 +84,12 @@ impl History {
                 None => Action::Create,
             };
             let after = new.get(*kind, name);
-            told.push(Told { revision: meta.revision, action, kind: *kind, name: name.clone(), after });
+            let (revision, bytes) = (meta.revision, meta.bytes);
+            told.push(Told { revision, action, kind: *kind, name: name.clone(), after, bytes });
         }
         for (kind, name) in old.metas.keys().filter(|about| !new.metas.contains_key(about)) {
             let (revision, action) = (new.revision, Action::Delete);
-            told.push(Told { revision, action, kind: *kind, name: name.clone(), after: None });
+            told.push(Told { revision, action, kind: *kind, name: name.clone(), after: None, bytes: 0 });
         }
         told.sort_by_key(|told| told.revision);
         told.into_iter().for_each(|told| self.add(told));

@@ -55,6 +55,7 @@ impl Changes {
                         tracing::info!("the store answers again");
                     }
                     pause = SHORTEST_PAUSE;
+                    self.publish().await;
                     loop {
                         tokio::select! {
                             committed = watch.recv() => match committed {
@@ -85,13 +86,12 @@ impl Changes {
         first: crate::store::Committed,
         more: &mut tokio::sync::mpsc::Receiver<crate::store::Committed>,
     ) {
-        let mut is_new = self.take(first.revision, heard(&first));
+        self.take(first.revision, heard(&first));
         while let Ok(next) = more.try_recv() {
-            is_new |= self.take(next.revision, heard(&next));
+            self.take(next.revision, heard(&next));
         }
-        if is_new {
-            self.publish().await;
-        }
+        // Also what this gateway has written itself, for somebody who went away before it was in force.
+        self.publish().await;
     }
 
     async fn reload_in_turn(self: &Arc<Self>) -> Result<(), ChangeError> {

@@ -1,6 +1,7 @@
 //! Who may offer what, and what happens to what is open when the rules change.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 
 use adit_testkit::control::model::Verb;
 use adit_testkit::ports::free;
@@ -179,7 +180,7 @@ async fn without_the_route_that_led_there_what_came_by_it_ends_and_a_dial_goes_o
         let mut model = rights(port).dial("@app", "@other").service("hidden").model;
         if elsewhere {
             for route in model.routes.values_mut() {
-                route.service = "hidden".parse().unwrap();
+                Arc::make_mut(route).service = "hidden".parse().unwrap();
             }
         } else {
             model.routes.clear();
@@ -256,7 +257,7 @@ async fn a_token_has_two_secrets_while_it_is_rotated_and_one_that_was_taken_back
     let with_new = Puppet::greet(world.control(), new, (2, 1), &["@app"]).await.unwrap();
     // The window of the old one is over.
     let mut model = rights.secret("host", new, None).model;
-    model.secrets.get_mut("host").unwrap()[0].not_after = Some(1);
+    Arc::make_mut(model.secrets.get_mut("host").unwrap())[0].not_after = Some(1);
     world.publish(&model);
     let reason = within("the end", with_old.session.closed()).await;
     assert_eq!(reason, Reason::Revoked);

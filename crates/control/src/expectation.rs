@@ -107,7 +107,7 @@ fn outcome(snapshot: &Snapshot, expectation: &Expectation) -> Outcome {
     let Expectation { identity, service, verb, expect, .. } = expectation;
     let decided = decide(snapshot, *verb, identity, service);
     let verdict = if decided.is_ok() { Verdict::Allowed } else { Verdict::Denied };
-    let why = decided.err().map(|denial| denial.message).unwrap_or_default();
+    let why = decided.err().map(|denial| denial.message(snapshot)).unwrap_or_default();
     Outcome { verdict, holds: verdict == *expect, why }
 }
 

@@ -110,24 +110,43 @@ impl BindPermit {
     }
 }
 
-/// A no, with its reason.
+/// A no, with its reason. The sentence that goes with it is written only where it is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denial {
     /// Why.
     pub reason: Reason,
-    /// What exactly, and what would change it: for the log, and for an agent that was refused. It names policies'
-    /// subjects and services, so it is not for the public.
-    pub message: String,
+    /// What was asked for, where there is more to say than the reason.
+    asked: Option<Asked>,
+}
+
+/// What was asked for, and by whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Asked {
+    verb: Verb,
+    who: Who,
+    service: ServiceName,
 }
 
 impl Denial {
     /// One with nothing to add to its reason.
-    fn plain(reason: Reason) -> Self {
-        Self { reason, message: reason.explanation().to_owned() }
+    const fn plain(reason: Reason) -> Self {
+        Self { reason, asked: None }
     }
 
-    fn not_permitted(message: String) -> Self {
-        Self { reason: Reason::NotPermitted, message }
+    fn not_permitted(verb: Verb, who: &Who, service: &ServiceName) -> Self {
+        let asked = Asked { verb, who: who.clone(), service: service.clone() };
+        Self { reason: Reason::NotPermitted, asked: Some(asked) }
+    }
+
+    /// What exactly, and what would change it: for the log, and for an agent that was refused. It names policies'
+    /// subjects and services, so it is not for the public. Ask with the snapshot that said no.
+    #[must_use]
+    pub fn message(&self, snapshot: &Snapshot) -> String {
+        match &self.asked {
+            None => self.reason.explanation().to_owned(),
+            Some(Asked { verb: Verb::Dial, who, service }) => messages::dial(snapshot, who, service),
+            Some(Asked { verb: Verb::Bind, who, service }) => messages::offer(snapshot, who, service),
+        }
     }
 }
 
@@ -155,7 +174,7 @@ pub fn authorize(snapshot: &Snapshot, subject: &Subject, service: &ServiceName) 
     if is_permitted {
         Ok(Permit { service: service.clone(), generation: snapshot.generation() })
     } else {
-        Err(Denial::not_permitted(messages::dial(snapshot, &subject.who, service)))
+        Err(Denial::not_permitted(Verb::Dial, &subject.who, service))
     }
 }
 
@@ -167,7 +186,7 @@ pub fn authorize(snapshot: &Snapshot, subject: &Subject, service: &ServiceName) 
 /// [`Denial`] with [`Reason::NotPermitted`].
 pub fn authorize_offer(snapshot: &Snapshot, who: &Who, offered: &ServiceName) -> Result<BindPermit, Denial> {
     let generation = snapshot.generation();
-    let limits = snapshot.member(who).filter(|it| !it.is_disabled).and_then(|it| it.limits.as_ref());
+    let limits = snapshot.member(who).filter(|it| !it.is_disabled).and_then(|it| it.limits());
     let served_as = match snapshot.claimed(offered) {
         Some(name) => snapshot.service(name).and_then(|it| {
             let within = limits.is_some_and(|limits| limits.cover_service(name));
@@ -178,7 +197,7 @@ pub fn authorize_offer(snapshot: &Snapshot, who: &Who, offered: &ServiceName) ->
     };
     served_as
         .map(|served_as| BindPermit { served_as, generation })
-        .ok_or_else(|| Denial::not_permitted(messages::offer(snapshot, who, offered)))
+        .ok_or_else(|| Denial::not_permitted(Verb::Bind, who, offered))
 }
 
 /// Whether a policy permits it.
@@ -232,4 +251,4 @@ mod offer_tests;
 mod reference;
 
 #[cfg(test)]
-mod agreement_tests;
+pub(crate) mod agreement_tests;

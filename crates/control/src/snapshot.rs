@@ -1,6 +1,7 @@
 //! The compiled, immutable view that every decision reads exactly once.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use adit_proto::name::Name;
@@ -10,17 +11,21 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::model::{
-    Credential, InterceptV1, Limits, Model, SecretText, Service, ServicePolicy, Timestamp, Verb,
+    Credential, Identity, InterceptV1, Limits, Model, SecretText, Service, ServicePolicy, Timestamp, Token,
+    Verb,
 };
 use crate::near::near;
 use crate::policy::Who;
+use sets::Permitted;
 
-pub(crate) use bits::Bits;
+use bits::Bits;
 pub use rules::{Local, LocalToken, Rules};
 
 mod bits;
 mod compile;
+mod reach;
 mod rules;
+mod sets;
 
 /// Counts published snapshots; a higher one is newer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,10 +58,10 @@ pub struct Snapshot {
     identities: HashMap<Name, usize>,
     tokens: HashMap<Name, usize>,
     services: HashMap<Name, Reachable>,
-    policies: Vec<ServicePolicy>,
+    /// In the order of their names.
+    policies: Vec<Arc<ServicePolicy>>,
     routes: Routes,
-    secrets: Vec<TokenEntry>,
-    credentials: HashMap<Name, Vec<Credential>>,
+    secrets: Secrets,
     /// What services take for themselves where a dialing side is, by service.
     intercepts: Vec<(Name, InterceptV1)>,
 }
@@ -68,23 +73,58 @@ pub(crate) const PUBLIC_INDEX: usize = 0;
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) who: Who,
-    pub(crate) attributes: Vec<Name>,
     pub(crate) is_admin: bool,
     pub(crate) is_disabled: bool,
+    source: Source,
+}
+
+/// The resource that somebody is. It is shared with the model.
+#[derive(Debug)]
+enum Source {
+    Public,
+    /// With the certificates that it holds.
+    Identity(Arc<Identity>, Option<Arc<Vec<Credential>>>),
+    Token(Arc<Token>),
+}
+
+impl Member {
+    const PUBLIC: Self =
+        Self { who: Who::Public, is_admin: false, is_disabled: false, source: Source::Public };
+
+    pub(crate) fn attributes(&self) -> &[Name] {
+        match &self.source {
+            Source::Public => &[],
+            Source::Identity(it, _) => &it.attributes,
+            Source::Token(it) => &it.attributes,
+        }
+    }
+
     /// What it may offer without a policy; `None` for identities, which may offer nothing without one.
-    pub(crate) limits: Option<Limits>,
+    pub(crate) fn limits(&self) -> Option<&Limits> {
+        match &self.source {
+            Source::Token(it) => Some(&it.limits),
+            Source::Public | Source::Identity(..) => None,
+        }
+    }
+
+    fn credentials(&self) -> &[Credential] {
+        match &self.source {
+            Source::Identity(_, Some(held)) => held,
+            Source::Public | Source::Identity(_, None) | Source::Token(_) => &[],
+        }
+    }
 }
 
 /// A service, and who may reach and offer it.
 #[derive(Debug)]
 pub(crate) struct Reachable {
-    pub(crate) service: Service,
-    pub(crate) dial: Bits,
-    pub(crate) bind: Bits,
+    pub(crate) service: Arc<Service>,
+    dial: Permitted,
+    bind: Permitted,
 }
 
 impl Reachable {
-    pub(crate) const fn permitted(&self, verb: Verb) -> &Bits {
+    pub(crate) const fn permitted(&self, verb: Verb) -> &Permitted {
         match verb {
             Verb::Dial => &self.dial,
             Verb::Bind => &self.bind,
@@ -100,6 +140,14 @@ struct Routes {
     suffix: HashMap<Box<str>, (HostPattern, Name)>,
     any: Option<(HostPattern, Name)>,
     ports: BTreeMap<u16, Name>,
+}
+
+/// The secrets of tokens.
+#[derive(Debug, Default)]
+struct Secrets {
+    /// Those of a token stand together.
+    all: Vec<TokenEntry>,
+    of: HashMap<Name, Range<usize>>,
 }
 
 /// One secret that opens a session.
@@ -164,15 +212,27 @@ impl Snapshot {
 
     /// The policies it was compiled from.
     #[must_use]
-    pub fn policies(&self) -> &[ServicePolicy] {
+    pub fn policies(&self) -> &[Arc<ServicePolicy>] {
         &self.policies
+    }
+
+    /// Whether there is a policy of this name.
+    pub(crate) fn has_policy(&self, name: &Name) -> bool {
+        self.policies.binary_search_by(|policy| policy.name.cmp(name)).is_ok()
     }
 
     /// The secrets of all tokens that are not disabled, of the configuration file and stored ones. Whether one has
     /// ended is for the caller to see.
     #[must_use]
     pub fn tokens(&self) -> &[TokenEntry] {
-        &self.secrets
+        &self.secrets.all
+    }
+
+    /// Those of one token.
+    #[must_use]
+    pub fn secrets_of(&self, token: &Name) -> &[TokenEntry] {
+        let range = self.secrets.of.get(token).cloned().unwrap_or_default();
+        self.secrets.all.get(range).unwrap_or_default()
     }
 
     /// Whose certificate this is: `None` unless it is listed for that identity and has not ended, and the identity is
@@ -180,9 +240,8 @@ impl Snapshot {
     #[must_use]
     pub fn credential(&self, identity: &str, serial: &str, now: Timestamp) -> Option<&Name> {
         let member = self.members.get(*self.identities.get(identity)?).filter(|it| !it.is_disabled)?;
-        let (name, listed) = self.credentials.get_key_value(identity)?;
         let is_live = |it: &Credential| it.serial == serial && now < it.not_after;
-        listed.iter().any(is_live).then(|| member.who.name().unwrap_or(name))
+        member.who.name().filter(|_| member.credentials().iter().any(is_live))
     }
 
     /// Whether somebody may change resources.
@@ -195,7 +254,7 @@ impl Snapshot {
     /// may offer everything anyway.
     #[must_use]
     pub fn may_look_around(&self, who: &Who) -> bool {
-        let has_no_limits = |it: &Member| it.limits.as_ref().is_some_and(Limits::is_everything);
+        let has_no_limits = |it: &Member| it.limits().is_some_and(Limits::is_everything);
         self.member(who).is_some_and(|it| !it.is_disabled && (it.is_admin || has_no_limits(it)))
     }
 
@@ -261,7 +320,7 @@ impl Snapshot {
     pub(crate) fn binders(&self, service: &Name) -> Vec<&Who> {
         let Some(reachable) = self.service(service) else { return Vec::new() };
         let by_limits = |member: &Member| {
-            !member.is_disabled && member.limits.as_ref().is_some_and(|limits| limits.cover_service(service))
+            !member.is_disabled && member.limits().is_some_and(|limits| limits.cover_service(service))
         };
         let may = |(index, member): &(usize, &Member)| reachable.bind.contains(*index) || by_limits(member);
         self.members.iter().enumerate().filter(may).map(|(_, member)| &member.who).collect()

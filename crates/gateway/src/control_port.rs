@@ -417,7 +417,7 @@ impl ControlPort {
                     Decided { served_as: Some(served_as), claim }
                 }
                 Err(denial) => {
-                    let (reason, message) = (denial.reason, denial.message);
+                    let (reason, message) = (denial.reason, denial.message(snapshot));
                     denied.push(Notice { service: service.clone(), reason, message });
                     Decided::default()
                 }

@@ -98,7 +98,7 @@ fn why(name: &Name, agent: &AgentSession, plane: &DataPlane) -> String {
         Ok(_) => return format!("{who} may dial {name}, but no agent that offers it is connected"),
     };
     if snapshot.is_admin(who) || authorize_offer(&snapshot, who, &service).is_ok() {
-        return denial.message;
+        return denial.message(&snapshot);
     }
     let id = who.name().map_or("public", Name::as_str);
     format!(

@@ -1,5 +1,7 @@
 //! Resources in few words, for tests of who may do what.
 
+use std::sync::Arc;
+
 use adit_control::model::{
     Credential, Identity, Limits, Model, Role, Route, SecretText, Semantic, Service, ServicePolicy, Token,
     TokenSecret, Verb,
@@ -28,7 +30,7 @@ impl Rights {
     #[must_use]
     pub fn service(mut self, service: &str) -> Self {
         let service = Service { name: name(service), attributes: Vec::new(), configs: Vec::new() };
-        self.model.services.insert(service.name.clone(), service);
+        self.model.services.insert(service.name.clone(), Arc::new(service));
         self
     }
 
@@ -44,14 +46,14 @@ impl Rights {
     pub fn identity(mut self, identity: &str) -> Self {
         let name = name(identity);
         let identity = Identity { name, attributes: Vec::new(), admin: false, disabled: false };
-        self.model.identities.insert(identity.name.clone(), identity);
+        self.model.identities.insert(identity.name.clone(), Arc::new(identity));
         self
     }
 
     /// A certificate that an identity holds.
     #[must_use]
     pub fn holds(mut self, identity: &str, credential: Credential) -> Self {
-        self.model.credentials.entry(name(identity)).or_default().push(credential);
+        Arc::make_mut(self.model.credentials.entry(name(identity)).or_default()).push(credential);
         self
     }
 
@@ -62,18 +64,18 @@ impl Rights {
         let name = name(token);
         let token =
             Token { name: name.clone(), attributes: Vec::new(), limits, admin: false, disabled: false };
-        self.model.tokens.insert(name, token.clone());
-        let token = token.name.as_str().to_owned();
-        self.secret(&token, secret, None)
+        let shown = token.name.as_str().to_owned();
+        self.model.tokens.insert(name, Arc::new(token));
+        self.secret(&shown, secret, None)
     }
 
     /// One more secret of a token.
     #[must_use]
     pub fn secret(mut self, token: &str, secret: &str, not_after: Option<u64>) -> Self {
         let secret = SecretText::new(secret.to_owned());
-        let id = self.model.secrets.get(token).map_or(0, Vec::len).to_string();
+        let id = self.model.secrets.get(token).map_or(0, |held| held.len()).to_string();
         let secret = TokenSecret { id, secret, issued_at: 0, not_after };
-        self.model.secrets.entry(name(token)).or_default().push(secret);
+        Arc::make_mut(self.model.secrets.entry(name(token)).or_default()).push(secret);
         self
     }
 
@@ -81,10 +83,10 @@ impl Rights {
     #[must_use]
     pub fn disable(mut self, who: &str) -> Self {
         if let Some(token) = self.model.tokens.get_mut(who) {
-            token.disabled = true;
+            Arc::make_mut(token).disabled = true;
         }
         if let Some(identity) = self.model.identities.get_mut(who) {
-            identity.disabled = true;
+            Arc::make_mut(identity).disabled = true;
         }
         self
     }
@@ -100,7 +102,7 @@ impl Rights {
             service_roles,
             identity_roles,
         };
-        self.model.policies.insert(name, policy);
+        self.model.policies.insert(name, Arc::new(policy));
         self
     }
 
@@ -134,7 +136,7 @@ impl Rights {
             ports: ports.iter().map(|port| port.parse().unwrap()).collect(),
             service: name(service),
         };
-        let _none_before = self.model.routes.insert(route.name.clone(), route);
+        let _none_before = self.model.routes.insert(route.name.clone(), Arc::new(route));
         self
     }
 }

@@ -181,7 +181,7 @@ impl Changes {
     ) -> Result<(), ChangeError> {
         let plan = |view: &View| {
             enabled(view, identity)?;
-            let listed = view.model.credentials.get(identity).map_or(&[][..], Vec::as_slice);
+            let listed = view.model.credentials.get(identity).map_or(&[][..], |held| &held[..]);
             let old = listed.iter().find(|it| it.serial == old_serial && it.not_after > now);
             let old = old.ok_or_else(|| {
                 ChangeError::client(
@@ -223,7 +223,7 @@ impl Changes {
     ) -> Result<usize, ChangeError> {
         let plan = |view: &View| {
             known(view, Kind::Identity, identity)?;
-            let listed = view.model.credentials.get(identity).map_or(&[][..], Vec::as_slice);
+            let listed = view.model.credentials.get(identity).map_or(&[][..], |held| &held[..]);
             let mut plan = Plan::nothing(0);
             for credential in listed.iter().filter(|it| serial.is_none_or(|serial| it.serial == serial)) {
                 plan.result += 1;
@@ -293,7 +293,7 @@ impl Changes {
         let until = now.saturating_add(window.as_secs());
         let plan = |view: &View| {
             known(view, Kind::Token, token)?;
-            let mut old = view.model.secrets.get(token).cloned().unwrap_or_default();
+            let mut old = view.model.secrets.get(token).map_or_else(Vec::new, |held| held.to_vec());
             old.sort_by_key(|secret| std::cmp::Reverse(secret.issued_at));
             let mut plan = Plan::nothing(None);
             for (index, mut secret) in old.into_iter().enumerate() {
@@ -327,7 +327,7 @@ impl Changes {
     ) -> Result<usize, ChangeError> {
         let plan = |view: &View| {
             known(view, Kind::Token, token)?;
-            let listed = view.model.secrets.get(token).map_or(&[][..], Vec::as_slice);
+            let listed = view.model.secrets.get(token).map_or(&[][..], |held| &held[..]);
             let mut plan = Plan::nothing(0);
             for secret in listed.iter().filter(|it| id.is_none_or(|id| it.id == id)) {
                 plan.result += 1;
@@ -383,7 +383,8 @@ fn list<T>(
     keep: Option<&str>,
     now: Timestamp,
 ) -> Result<(), ChangeError> {
-    let mut listed: Vec<&Credential> = view.model.credentials.get(identity).into_iter().flatten().collect();
+    let mut listed: Vec<&Credential> =
+        view.model.credentials.get(identity).into_iter().flat_map(|held| held.iter()).collect();
     listed.retain(|it| it.serial != new.serial);
     listed.sort_by_key(|it| (Some(it.serial.as_str()) == keep, it.issued_at));
     let excess = (listed.len() + 1).saturating_sub(MAX_LISTED);
@@ -414,12 +415,12 @@ pub(super) fn add_secret<T>(
 pub(super) fn remove_all<T>(plan: &mut Plan<T>, view: &View, kind: Kind, name: &Name) {
     match kind {
         Kind::Identity => {
-            let listed = view.model.credentials.get(name).into_iter().flatten();
+            let listed = view.model.credentials.get(name).into_iter().flat_map(|held| held.iter());
             plan.writes.extend(listed.map(|it| kept::delete(kept::credential_key(name, &it.serial))));
             remove_invitations(plan, view, name);
         }
         Kind::Token => {
-            let listed = view.model.secrets.get(name).into_iter().flatten();
+            let listed = view.model.secrets.get(name).into_iter().flat_map(|held| held.iter());
             plan.writes.extend(listed.map(|it| kept::delete(kept::secret_key(name, &it.id))));
         }
         Kind::Config | Kind::Service | Kind::ServicePolicy | Kind::Route => {}

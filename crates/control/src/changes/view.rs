@@ -32,16 +32,20 @@ pub(super) struct Meta {
     pub(super) revision: Revision,
     pub(super) created_at: Timestamp,
     pub(super) updated_at: Timestamp,
+    /// What it takes in the store.
+    pub(super) bytes: usize,
 }
 
 /// One consistent state. Cloning is cheap; changing a clone copies what it changes.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct View {
     /// As of this transaction.
     pub(super) revision: Revision,
     pub(super) model: Arc<Model>,
     pub(super) metas: Arc<BTreeMap<(Kind, Name), Meta>>,
     pub(super) enrollments: Arc<BTreeMap<String, Enrollment>>,
+    /// What all resources take in the store.
+    pub(super) bytes: usize,
     /// What the last transaction left for the next one, and which it was.
     pub(super) turn: Option<(Revision, Turn)>,
 }
@@ -57,6 +61,11 @@ impl View {
             updated_at: meta.updated_at,
             resource,
         })
+    }
+
+    /// What a resource takes in the store.
+    pub(super) fn size(&self, kind: Kind, name: &Name) -> usize {
+        self.metas.get(&(kind, name.clone())).map_or(0, |meta| meta.bytes)
     }
 
     /// Whether there is such a resource.
@@ -84,14 +93,17 @@ impl View {
                     revision,
                     created_at: kept.created_at,
                     updated_at: kept.updated_at,
+                    bytes: value.len(),
                 };
-                Arc::make_mut(&mut self.metas).insert((kind, name), meta);
+                let old = Arc::make_mut(&mut self.metas).insert((kind, name), meta);
+                self.bytes = self.bytes + value.len() - old.map_or(0, |old| old.bytes);
                 Arc::make_mut(&mut self.model).put(kept.spec);
             }
             (Key::Resource(kind, name), None) => {
                 if let Ok(name) = name.parse() {
                     Arc::make_mut(&mut self.model).remove(kind, &name);
-                    Arc::make_mut(&mut self.metas).remove(&(kind, name));
+                    let old = Arc::make_mut(&mut self.metas).remove(&(kind, name));
+                    self.bytes -= old.map_or(0, |old| old.bytes);
                 }
             }
             (Key::Credential(identity, serial), value) => {
@@ -125,8 +137,13 @@ impl View {
 }
 
 /// Puts an element of somebody's list into the place of the one that it replaces; a list that is empty goes.
-fn replace<T>(lists: &mut BTreeMap<Name, Vec<T>>, name: Name, same: impl Fn(&T) -> bool, new: Option<T>) {
-    let list = lists.entry(name.clone()).or_default();
+fn replace<T: Clone>(
+    lists: &mut BTreeMap<Name, Arc<Vec<T>>>,
+    name: Name,
+    same: impl Fn(&T) -> bool,
+    new: Option<T>,
+) {
+    let list = Arc::make_mut(lists.entry(name.clone()).or_default());
     list.retain(|element| !same(element));
     list.extend(new);
     if list.is_empty() {
@@ -138,22 +155,29 @@ impl Model {
     /// The resource of this kind and name.
     #[must_use]
     pub fn get(&self, kind: Kind, name: &Name) -> Option<Resource> {
+        fn resource<T: Clone>(
+            map: &BTreeMap<Name, Arc<T>>,
+            name: &Name,
+            make: fn(T) -> Resource,
+        ) -> Option<Resource> {
+            map.get(name).map(|it| make(T::clone(it)))
+        }
         match kind {
-            Kind::Identity => self.identities.get(name).cloned().map(Resource::Identity),
-            Kind::Config => self.configs.get(name).cloned().map(Resource::Config),
-            Kind::Service => self.services.get(name).cloned().map(Resource::Service),
-            Kind::ServicePolicy => self.policies.get(name).cloned().map(Resource::ServicePolicy),
-            Kind::Route => self.routes.get(name).cloned().map(Resource::Route),
-            Kind::Token => self.tokens.get(name).cloned().map(Resource::Token),
+            Kind::Identity => resource(&self.identities, name, Resource::Identity),
+            Kind::Config => resource(&self.configs, name, Resource::Config),
+            Kind::Service => resource(&self.services, name, Resource::Service),
+            Kind::ServicePolicy => resource(&self.policies, name, Resource::ServicePolicy),
+            Kind::Route => resource(&self.routes, name, Resource::Route),
+            Kind::Token => resource(&self.tokens, name, Resource::Token),
         }
     }
 
     /// Puts a resource into the place of the one with its name.
     pub fn put(&mut self, resource: Resource) {
         /// A map keeps the key that it has; the name is to be shown as it was written last.
-        fn put<T>(map: &mut BTreeMap<Name, T>, name: &Name, value: T) {
+        fn put<T>(map: &mut BTreeMap<Name, Arc<T>>, name: &Name, value: T) {
             map.remove(name);
-            map.insert(name.clone(), value);
+            map.insert(name.clone(), Arc::new(value));
         }
         let name = resource.name().clone();
         match resource {

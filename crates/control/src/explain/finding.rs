@@ -50,7 +50,7 @@ impl<'a> Finding<'a> {
     }
 
     fn is_within_limits(&self) -> bool {
-        let limits = self.member.filter(|(_, it)| !it.is_disabled).and_then(|(_, it)| it.limits.as_ref());
+        let limits = self.member.filter(|(_, it)| !it.is_disabled).and_then(|(_, it)| it.limits());
         self.verb == Verb::Bind
             && self.reachable.is_some()
             && limits.is_some_and(|limits| limits.cover_service(self.service))
@@ -67,12 +67,12 @@ impl<'a> Finding<'a> {
         // A name in a policy means the identity where a token has the same.
         let is_named = self.snapshot.named(name) == self.member.map(|(index, _)| index);
         let who =
-            Entity { name, attributes: &member.attributes, is_public: member.who == Who::Public, is_named };
+            Entity { name, attributes: member.attributes(), is_public: member.who == Who::Public, is_named };
         let service = &reachable.service;
         let what =
             Entity { name: &service.name, attributes: &service.attributes, is_public: false, is_named: true };
         for policy in self.snapshot.policies().iter().filter(|policy| policy.verb == self.verb) {
-            let ServicePolicy { semantic, service_roles, identity_roles, .. } = policy;
+            let ServicePolicy { semantic, service_roles, identity_roles, .. } = &**policy;
             let by_service = what.is_selected(*semantic, service_roles);
             let by_identity = who.is_selected(*semantic, identity_roles);
             let (side, roles) = match (by_service, by_identity) {
@@ -182,7 +182,7 @@ impl<'a> Finding<'a> {
             notes.push(format!("policies would let {} in if it were not disabled", member.who));
         }
         if self.is_within_limits() && !self.is_permitted() {
-            notes.push(match &member.limits {
+            notes.push(match member.limits() {
                 Some(limits) if limits.is_everything() => {
                     format!("{} has no limits: its agents may offer everything without a policy", member.who)
                 }

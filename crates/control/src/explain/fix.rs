@@ -45,8 +45,7 @@ pub(super) fn enable(who: &Who) -> Fix {
 pub(super) fn policy(snapshot: &Snapshot, verb: Verb, who: &Name, service: &Name) -> Fix {
     let plain = format!("{service}.{}.{who}", act(verb));
     let plain = if plain.len() + 4 > MAX_NAME { format!("{}.{}", act(verb), who) } else { plain };
-    let is_taken =
-        |name: &str| snapshot.policies().iter().any(|policy| policy.name.as_str().eq_ignore_ascii_case(name));
+    let is_taken = |name: &str| name.parse().is_ok_and(|name| snapshot.has_policy(&name));
     let numbered = (2..1000).map(|number| format!("{plain}-{number}"));
     let name = std::iter::once(plain.clone()).chain(numbered).find(|name| !is_taken(name)).unwrap_or(plain);
     let what = match verb {
@@ -64,7 +63,7 @@ pub(super) fn attribute(near: &Near<'_>, member: &Member, finding: &Finding<'_>)
     let &[lacking] = &near.lacking[..] else { return None };
     let (kind, name, has) = if near.by_service {
         let kind = if matches!(member.who, Who::Token(_)) { "token" } else { "identity" };
-        (kind, member.who.name()?, &member.attributes[..])
+        (kind, member.who.name()?, member.attributes())
     } else {
         let service = &finding.reachable?.service;
         ("service", &service.name, &service.attributes[..])

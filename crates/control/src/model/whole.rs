@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use adit_proto::name::Name;
 use serde::{Deserialize, Serialize};
@@ -12,25 +13,25 @@ use super::{Identity, Route, Service, ServiceConfig, ServicePolicy, Token};
 /// Seconds since 1970 (UTC), as the store and the interface write times.
 pub type Timestamp = u64;
 
-/// What a snapshot is compiled from.
+/// What a snapshot is compiled from. A copy shares the resources, and so does a snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Model {
     /// Identities.
-    pub identities: BTreeMap<Name, Identity>,
+    pub identities: BTreeMap<Name, Arc<Identity>>,
     /// Configs.
-    pub configs: BTreeMap<Name, ServiceConfig>,
+    pub configs: BTreeMap<Name, Arc<ServiceConfig>>,
     /// Services.
-    pub services: BTreeMap<Name, Service>,
+    pub services: BTreeMap<Name, Arc<Service>>,
     /// Policies.
-    pub policies: BTreeMap<Name, ServicePolicy>,
+    pub policies: BTreeMap<Name, Arc<ServicePolicy>>,
     /// Routes.
-    pub routes: BTreeMap<Name, Route>,
+    pub routes: BTreeMap<Name, Arc<Route>>,
     /// Tokens.
-    pub tokens: BTreeMap<Name, Token>,
+    pub tokens: BTreeMap<Name, Arc<Token>>,
     /// The certificates that identities hold.
-    pub credentials: BTreeMap<Name, Vec<Credential>>,
+    pub credentials: BTreeMap<Name, Arc<Vec<Credential>>>,
     /// The secrets of tokens: one, or the old and the new one while it is rotated.
-    pub secrets: BTreeMap<Name, Vec<TokenSecret>>,
+    pub secrets: BTreeMap<Name, Arc<Vec<TokenSecret>>>,
 }
 
 /// A certificate that was issued to an identity. One that is not listed opens nothing, whoever signed it.

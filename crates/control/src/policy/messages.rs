@@ -1,4 +1,4 @@
-//! What a refusal says. Worked out only when something is refused.
+//! What a refusal says. Worked out only where somebody reads it.
 
 use adit_proto::name::Name;
 use adit_proto::names::ServiceName;
@@ -11,7 +11,6 @@ use crate::snapshot::Snapshot;
 /// Why somebody may not reach a service.
 pub(super) fn dial(snapshot: &Snapshot, who: &Who, service: &ServiceName) -> String {
     match (snapshot.claimed(service), who) {
-        // Anybody can ask as the public, as often as they like: this must not cost a look at every policy.
         (Some(name), Who::Public) => format!(
             "no Dial policy lets the public reach service {name}; allow it with: adit edge create service-policy \
              \"{name}.dial.{PUBLIC}\" Dial --service-roles \"@{name}\" --identity-roles \"@{PUBLIC}\""

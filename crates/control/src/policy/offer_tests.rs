@@ -68,7 +68,8 @@ fn what_a_route_claims_needs_the_right_to_its_service() {
 #[test]
 fn nobody_offers_where_to_connect_to_and_who_is_not_there_offers_nothing() {
     let snapshot = snapshot(&json!({}));
-    let refused = |who: Who, what: &ServiceName| authorize_offer(&snapshot, &who, what).unwrap_err().message;
+    let refused =
+        |who: Who, what: &ServiceName| authorize_offer(&snapshot, &who, what).unwrap_err().message(&snapshot);
     let token = |name: &str| Who::Token(name.parse().unwrap());
     let dial = ServiceName::Dial("127.0.0.1:80".parse().unwrap());
     assert!(refused(token("shop"), &dial).contains("limits"));

@@ -95,6 +95,29 @@ impl<'a> Reference<'a> {
         }
     }
 
+    /// Which pattern does a host take, and where does that lead? The host itself before everything, then the longest
+    /// pattern that it is within; the first route by name, where several have it.
+    pub(super) fn route_for(self, host: &str) -> Option<(String, String)> {
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        let mut best: Option<(usize, (String, String))> = None;
+        for route in self.model.routes.values() {
+            for pattern in &route.hosts {
+                let text = pattern.to_string();
+                let length = if same(&text, &host) {
+                    usize::MAX
+                } else if text.starts_with('*') && is_within(&host, &text.to_ascii_lowercase()) {
+                    text.len()
+                } else {
+                    continue;
+                };
+                if best.as_ref().is_none_or(|(longest, _)| length > *longest) {
+                    best = Some((length, (text, route.service.to_string())));
+                }
+            }
+        }
+        best.map(|(_, found)| found)
+    }
+
     /// Is there a policy of which both sides match?
     fn has_policy(self, verb: Verb, who: &Who, service: &str) -> bool {
         for policy in self.model.policies.values() {
@@ -156,7 +179,9 @@ impl<'a> Reference<'a> {
     fn token(self, who: &Who) -> Option<&'a Token> {
         let Who::Token(name) = who else { return None };
         let of_file = self.local.tokens.iter().map(|it| &it.token);
-        of_file.chain(self.model.tokens.values()).find(|it| same(it.name.as_str(), name.as_str()))
+        of_file
+            .chain(self.model.tokens.values().map(|it| &**it))
+            .find(|it| same(it.name.as_str(), name.as_str()))
     }
 }
 

@@ -58,7 +58,7 @@ fn attributes_names_and_semantics_select_as_in_openziti() {
         "@local.prometheus.svc"
     );
     assert!(offer("local.prometheus.id", "b.example.com").is_err());
-    let refused = offer("other", "@local.prometheus.svc").unwrap_err().message;
+    let refused = offer("other", "@local.prometheus.svc").unwrap_err().message(&snapshot);
     assert!(refused.contains("adit edge create service-policy"), "{refused}");
 }
 

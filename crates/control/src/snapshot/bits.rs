@@ -34,6 +34,10 @@ impl Bits {
         }
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.0.iter().map(|word| usize::try_from(word.count_ones()).unwrap_or(64)).sum()
+    }
+
     /// What is in it, in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         self.0.iter().enumerate().flat_map(|(at, word)| {

@@ -1,14 +1,14 @@
 //! Resources into sets: who may do what to each service is worked out once, so that a decision only looks it up.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use adit_proto::name::Name;
 use adit_proto::names::HostPattern;
 
-use super::{Bits, Generation, Local, Member, PUBLIC_INDEX, Reachable, Routes, Snapshot, TokenEntry};
-use crate::model::{
-    ConfigType, InterceptV1, Model, Role, Route, Semantic, Service, ServicePolicy, Token, Verb,
-};
+use super::reach::reachable;
+use super::{Generation, Local, Member, Routes, Secrets, Snapshot, Source, TokenEntry};
+use crate::model::{ConfigType, InterceptV1, Model, Route, SecretText, Token};
 use crate::policy::Who;
 
 impl Snapshot {
@@ -19,73 +19,53 @@ impl Snapshot {
     /// still claims its hosts.
     #[must_use]
     pub fn compile(generation: Generation, model: &Model, local: &Local) -> Self {
+        let tokens = tokens(model, local);
+        let members = members(model, &tokens);
+        let place = |(index, member): (usize, &Member)| Some((member.who.name()?.clone(), index));
+        let places = |kind: fn(&Who) -> bool| {
+            members.iter().enumerate().filter(|(_, member)| kind(&member.who)).filter_map(place).collect()
+        };
         let mut snapshot = Self {
             generation,
             rules: local.rules.clone(),
-            members: members(model, local),
-            identities: HashMap::new(),
-            tokens: HashMap::new(),
+            identities: places(|who| matches!(who, Who::Identity(_))),
+            tokens: places(|who| matches!(who, Who::Token(_))),
+            members,
             services: HashMap::new(),
-            policies: model.policies.values().cloned().collect(),
+            policies: model.policies.values().map(Arc::clone).collect(),
             routes: routes(&model.routes),
-            secrets: secrets(model, local),
+            secrets: secrets(model, local, &tokens),
             intercepts: intercepts(model),
-            credentials: model.credentials.iter().map(|(name, held)| (name.clone(), held.clone())).collect(),
         };
-        for (index, member) in snapshot.members.iter().enumerate() {
-            match &member.who {
-                Who::Public => {}
-                Who::Identity(name) => drop(snapshot.identities.insert(name.clone(), index)),
-                Who::Token(name) => drop(snapshot.tokens.insert(name.clone(), index)),
-            }
-        }
-        snapshot.services = reachable(&snapshot, model);
+        let services: Vec<_> = model.services.values().map(Arc::clone).collect();
+        snapshot.services =
+            reachable(&snapshot.members, &services, &snapshot.policies, |name| snapshot.named(name));
         snapshot
     }
 }
 
 /// The public, the identities and the tokens.
-fn members(model: &Model, local: &Local) -> Vec<Member> {
-    let public = Member {
-        who: Who::Public,
-        attributes: Vec::new(),
-        is_admin: false,
-        is_disabled: false,
-        limits: None,
-    };
+fn members(model: &Model, tokens: &[Arc<Token>]) -> Vec<Member> {
     let identities = model.identities.values().map(|it| Member {
         who: Who::Identity(it.name.clone()),
-        attributes: it.attributes.clone(),
         is_admin: it.admin,
         is_disabled: it.disabled,
-        limits: None,
+        source: Source::Identity(Arc::clone(it), model.credentials.get(&it.name).map(Arc::clone)),
     });
-    let tokens = tokens(model, local).into_iter().map(|it| Member {
+    let tokens = tokens.iter().map(|it| Member {
         who: Who::Token(it.name.clone()),
-        attributes: it.attributes.clone(),
         is_admin: it.admin,
         is_disabled: it.disabled,
-        limits: Some(it.limits.clone()),
+        source: Source::Token(Arc::clone(it)),
     });
-    std::iter::once(public).chain(identities).chain(tokens).collect()
+    std::iter::once(Member::PUBLIC).chain(identities).chain(tokens).collect()
 }
 
 /// The tokens, each name once: the file's first.
-fn tokens<'a>(model: &'a Model, local: &'a Local) -> Vec<&'a Token> {
-    let mut tokens: Vec<&Token> = Vec::with_capacity(local.tokens.len() + model.tokens.len());
-    for it in &local.tokens {
-        if !tokens.iter().any(|other| other.name == it.token.name) {
-            tokens.push(&it.token);
-        }
-    }
-    let of_file = tokens.len();
-    for token in model.tokens.values() {
-        let is_replaced = tokens.iter().take(of_file).any(|other| other.name == token.name);
-        if !is_replaced {
-            tokens.push(token);
-        }
-    }
-    tokens
+fn tokens(model: &Model, local: &Local) -> Vec<Arc<Token>> {
+    let of_file = local.tokens.iter().map(|it| Arc::new(it.token.clone()));
+    let mut known = HashSet::new();
+    of_file.chain(model.tokens.values().map(Arc::clone)).filter(|it| known.insert(it.name.clone())).collect()
 }
 
 /// The services that have an intercept config that can be read.
@@ -100,27 +80,34 @@ fn intercepts(model: &Model) -> Vec<(Name, InterceptV1)> {
     intercepts
 }
 
-fn secrets(model: &Model, local: &Local) -> Vec<TokenEntry> {
-    let mut entries = Vec::new();
-    for token in tokens(model, local).into_iter().filter(|token| !token.disabled) {
-        let entry = |secret, not_after| TokenEntry {
+/// The secrets of those that are not disabled, by token: those of the file, or else the stored ones.
+fn secrets(model: &Model, local: &Local, tokens: &[Arc<Token>]) -> Secrets {
+    let mut of_file: HashMap<&Name, Vec<&SecretText>> = HashMap::new();
+    for it in &local.tokens {
+        of_file.entry(&it.token.name).or_default().push(&it.secret);
+    }
+    let mut secrets = Secrets::default();
+    for token in tokens.iter().filter(|token| !token.disabled) {
+        let entry = |secret: &SecretText, not_after| TokenEntry {
             name: token.name.clone(),
-            secret,
+            secret: secret.clone(),
             not_after,
             admin: token.admin,
         };
-        let of_file = entries.len();
-        let same = local.tokens.iter().filter(|it| it.token.name == token.name);
-        entries.extend(same.map(|it| entry(it.secret.clone(), None)));
-        if entries.len() == of_file {
-            let stored = model.secrets.get(&token.name).into_iter().flatten();
-            entries.extend(stored.map(|it| entry(it.secret.clone(), it.not_after)));
+        let first = secrets.all.len();
+        match of_file.get(&token.name) {
+            Some(own) => secrets.all.extend(own.iter().map(|secret| entry(secret, None))),
+            None => {
+                let stored = model.secrets.get(&token.name).into_iter().flat_map(|held| held.iter());
+                secrets.all.extend(stored.map(|it| entry(&it.secret, it.not_after)));
+            }
         }
+        secrets.of.insert(token.name.clone(), first..secrets.all.len());
     }
-    entries
+    secrets
 }
 
-fn routes(all: &BTreeMap<Name, Route>) -> Routes {
+fn routes(all: &BTreeMap<Name, Arc<Route>>) -> Routes {
     let mut routes = Routes::default();
     for route in all.values() {
         for pattern in &route.hosts {
@@ -142,108 +129,4 @@ fn routes(all: &BTreeMap<Name, Route>) -> Routes {
         }
     }
     routes
-}
-
-/// Every service with the union of what its policies permit.
-fn reachable(snapshot: &Snapshot, model: &Model) -> HashMap<Name, Reachable> {
-    let services: Vec<&Service> = model.services.values().collect();
-    let of_services = Index::new(services.len(), services.iter().map(|it| &it.attributes[..]));
-    let of_members = Index::new(snapshot.members.len(), snapshot.members.iter().map(|it| &it.attributes[..]));
-    let places: HashMap<&str, usize> =
-        services.iter().enumerate().map(|(index, it)| (it.name.folded(), index)).collect();
-
-    let mut everybody = Bits::none(snapshot.members.len());
-    let mut enabled = Bits::none(snapshot.members.len());
-    for (index, member) in snapshot.members.iter().enumerate() {
-        if index != PUBLIC_INDEX {
-            everybody.insert(index);
-        }
-        if !member.is_disabled {
-            enabled.insert(index);
-        }
-    }
-    let mut every_service = Bits::none(services.len());
-    (0..services.len()).for_each(|index| every_service.insert(index));
-
-    let nobody = || Bits::none(snapshot.members.len());
-    let mut permitted: Vec<(Bits, Bits)> = services.iter().map(|_| (nobody(), nobody())).collect();
-    for policy in model.policies.values() {
-        let ServicePolicy { verb, semantic, service_roles, identity_roles, .. } = policy;
-        let mut who = of_members.select(*semantic, identity_roles, &everybody, |name| snapshot.named(name));
-        who.intersect(&enabled);
-        let what = of_services
-            .select(*semantic, service_roles, &every_service, |name| places.get(name.folded()).copied());
-        for index in what.iter() {
-            if let Some((dial, bind)) = permitted.get_mut(index) {
-                match verb {
-                    Verb::Dial => dial.unite(&who),
-                    Verb::Bind => bind.unite(&who),
-                }
-            }
-        }
-    }
-    services
-        .into_iter()
-        .zip(permitted)
-        .map(|(service, (dial, bind))| {
-            (service.name.clone(), Reachable { service: service.clone(), dial, bind })
-        })
-        .collect()
-}
-
-/// Which of some things have an attribute.
-struct Index<'a> {
-    length: usize,
-    having: HashMap<&'a str, Vec<usize>>,
-}
-
-impl<'a> Index<'a> {
-    fn new(length: usize, attributes: impl Iterator<Item = &'a [Name]>) -> Self {
-        let mut having: HashMap<&str, Vec<usize>> = HashMap::new();
-        for (index, attributes) in attributes.enumerate() {
-            for attribute in attributes {
-                having.entry(attribute.folded()).or_default().push(index);
-            }
-        }
-        Self { length, having }
-    }
-
-    fn with(&self, attribute: &Name) -> Bits {
-        let mut bits = Bits::none(self.length);
-        for index in self.having.get(attribute.folded()).into_iter().flatten() {
-            bits.insert(*index);
-        }
-        bits
-    }
-
-    /// What roles select: by attributes as the semantic says, and whatever is named besides.
-    fn select(
-        &self,
-        semantic: Semantic,
-        roles: &[Role],
-        all: &Bits,
-        named: impl Fn(&Name) -> Option<usize>,
-    ) -> Bits {
-        let by_attributes = roles.iter().filter_map(|role| match role {
-            Role::Attribute(attribute) => Some(self.with(attribute)),
-            Role::All | Role::Entity(_) => None,
-        });
-        let mut selected = by_attributes
-            .reduce(|mut selected, bits| {
-                match semantic {
-                    Semantic::AnyOf => selected.unite(&bits),
-                    Semantic::AllOf => selected.intersect(&bits),
-                }
-                selected
-            })
-            .unwrap_or_else(|| Bits::none(self.length));
-        for role in roles {
-            match role {
-                Role::All => selected.unite(all),
-                Role::Entity(name) => named(name).into_iter().for_each(|index| selected.insert(index)),
-                Role::Attribute(_) => {}
-            }
-        }
-        selected
-    }
 }

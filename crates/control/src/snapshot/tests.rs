@@ -25,7 +25,7 @@ fn compiled(resources: &[serde_json::Value], held: &[(&str, &str, Timestamp)]) -
     }
     for (identity, serial, not_after) in held {
         let credential = Credential { serial: (*serial).to_owned(), issued_at: 0, not_after: *not_after };
-        model.credentials.entry(identity.parse().unwrap()).or_default().push(credential);
+        Arc::make_mut(model.credentials.entry(identity.parse().unwrap()).or_default()).push(credential);
     }
     Snapshot::compile(Generation::FIRST, &model, &Local::default())
 }

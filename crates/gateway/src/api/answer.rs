@@ -76,7 +76,7 @@ pub(super) fn item(stored: &Stored, presence: &Presence<'_>) -> Value {
 
 fn credentials(model: &Model, name: &Name) -> Vec<Value> {
     let show = |Credential { serial, issued_at, not_after }: &Credential| json!({ "serial": serial, "issued_at": rfc3339(*issued_at), "not_after": rfc3339(*not_after) });
-    model.credentials.get(name).into_iter().flatten().map(show).collect()
+    model.credentials.get(name).map_or_else(Vec::new, |held| held.iter().map(show).collect())
 }
 
 /// A time in UTC.

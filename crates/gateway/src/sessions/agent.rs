@@ -164,9 +164,10 @@ impl AgentSession {
     /// stands; one that was taken back is.
     fn is_admissible(&self, snapshot: &Snapshot, now: Timestamp) -> bool {
         let listed = match (&self.who, &*self.shown.lock()) {
-            (Who::Token(name), Shown::Token(secret)) => snapshot.tokens().iter().any(|token| {
-                token.name == *name && token.secret == *secret && token.not_after.is_none_or(|end| now < end)
-            }),
+            (Who::Token(name), Shown::Token(secret)) => snapshot
+                .secrets_of(name)
+                .iter()
+                .any(|token| token.secret == *secret && token.not_after.is_none_or(|end| now < end)),
             (Who::Identity(name), Shown::Certificate { serial, until }) => {
                 now >= *until || snapshot.credential(name.folded(), serial, 0).is_some()
             }
@@ -216,7 +217,7 @@ impl AgentSession {
                     sessions.bind(self, binding, number, permit.served_as(), ports);
                 }
                 Err(denial) if was_bound => {
-                    tracing::warn!(agent = %self.instance, identity = %who, offer = %service, "an offer is revoked: {}", denial.message);
+                    tracing::warn!(agent = %self.instance, identity = %who, offer = %service, "an offer is revoked: {}", denial.message(snapshot));
                     sessions.observe.revoked("offer", 1);
                     ended += self.session.reset_tagged(|tag| Tag::from(tag).offer == number, Reason::Revoked);
                 }

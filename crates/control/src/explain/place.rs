@@ -234,7 +234,7 @@ fn offering(snapshot: &Snapshot, question: &Question, place: &Place) -> Explanat
         );
         return Explanation { allowed: true, works: true, ..Explanation::of(question, verdict) };
     }
-    let no = decided.into_iter().find_map(|(_, it)| it.err()).map(|denial| denial.message);
+    let no = decided.into_iter().find_map(|(_, it)| it.err()).map(|denial| denial.message(snapshot));
     Explanation::of(question, no.unwrap_or_else(|| format!("{} may not offer {place}", member.who)))
 }
 

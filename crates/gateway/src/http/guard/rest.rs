@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
-use hyper::server::conn::http1::{self, Parts};
+use hyper::server::conn::http1::{self, Parts, UpgradeableConnection};
 use hyper::service::HttpService;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -29,7 +29,7 @@ const FIRST_READ: usize = 1024;
 /// What the library says of a connection that did not end well.
 pub(in crate::http) async fn serve<IO, S, B>(
     library: &http1::Builder,
-    mut guard: Guard<IO>,
+    guard: Guard<IO>,
     handle: &GuardHandle,
     service: S,
     leaving: impl Future<Output = ()>,
@@ -39,6 +39,8 @@ where
     for<'a> &'a S: HttpService<Incoming, ResBody = B, Error: Into<Box<dyn Error + Send + Sync>>>,
     B: Body<Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
 {
+    // It goes to and fro.
+    let mut guard = Box::new(guard);
     let mut leaving = pin!(leaving);
     let mut is_leaving = false;
     loop {
@@ -54,11 +56,8 @@ where
             Pin::new(&mut *served).graceful_shutdown();
             return served.await;
         }
-        match served.into_parts() {
-            Some(Parts { io, read_buf, .. }) => {
-                guard = io.into_inner();
-                guard.take_over(&read_buf);
-            }
+        match given_back(served) {
+            Some(taken) => guard = taken,
             None => return Ok(()),
         }
         tokio::select! {
@@ -67,6 +66,21 @@ where
             () = leaving.as_mut() => is_leaving = true,
         }
     }
+}
+
+/// The connection behind a library that has come to rest; nothing of the library stays.
+fn given_back<IO, S, B>(
+    served: Box<UpgradeableConnection<TokioIo<Box<Guard<IO>>>, S>>,
+) -> Option<Box<Guard<IO>>>
+where
+    IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    S: HttpService<Incoming, ResBody = B, Error: Into<Box<dyn Error + Send + Sync>>>,
+    B: Body<Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
+{
+    let Parts { io, read_buf, .. } = served.into_parts()?;
+    let mut guard = io.into_inner();
+    guard.take_over(&read_buf);
+    Some(guard)
 }
 
 /// Polls a library until the connection ends, or comes to rest: then there is no result.

@@ -180,3 +180,115 @@ async fn a_lane_cannot_be_added_by_another_identity() {
     world.agents_become(0).await;
     world.finish().await;
 }
+
+#[tokio::test]
+async fn a_revoked_certificate_opens_neither_a_session_nor_a_lane_where_tls_is_resumed_by_tcp_or_quic() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use adit_testkit::proto::handshake::{Hello, Offer, PROOF_LEN, capabilities};
+    use adit_testkit::proto::names::InstanceId;
+    use adit_testkit::proto::reason::Reason;
+    use adit_testkit::tunnel::handshake::{Credential, HandshakeError, greet};
+    use adit_testkit::tunnel::scope::Scope;
+    use adit_testkit::tunnel::session::{Session, Side};
+    use adit_testkit::tunnel::tls::session_client_with;
+    use adit_testkit::tunnel::transport::{Dialled, Framing, Route, dial, dial_quic};
+    use tokio_rustls::rustls::client::ResolvesClientCert;
+    use tokio_rustls::rustls::sign::CertifiedKey;
+    use tokio_rustls::rustls::{ClientConfig, SignatureScheme};
+
+    /// Counts how often a certificate is asked for: never where TLS is resumed.
+    #[derive(Debug)]
+    struct Shows(Arc<LiveIdentity>, Arc<AtomicUsize>);
+
+    impl ResolvesClientCert for Shows {
+        fn resolve(&self, hints: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            ResolvesClientCert::resolve(&*self.0, hints, schemes)
+        }
+
+        fn has_certs(&self) -> bool {
+            true
+        }
+    }
+
+    for is_quic in [false, true] {
+        let world = World::new().run().await;
+        let ((kept, of_kept), (lost, of_lost)) = (world.certify("host", now()), world.certify("host", now()));
+        let rights = rights().holds("host", of_kept);
+        world.publish(&rights.clone().holds("host", of_lost).model);
+        let shown = Arc::new(AtomicUsize::new(0));
+        let clients = [&kept, &lost].map(|identity| {
+            let mut config =
+                ClientConfig::clone(&session_client_with(identity, Framing::Bare.alpn()).unwrap());
+            config.client_auth_cert_resolver = Arc::new(Shows(Arc::clone(identity), Arc::clone(&shown)));
+            Arc::new(config)
+        });
+        let scope = Scope::new();
+        let mut generation = 0;
+        // Whether TLS was resumed, and the session or why there is none.
+        let mut say = async |client: usize, instance: u8, capabilities: u64| {
+            generation += 1;
+            let (addr, patience) = (world.control(), std::time::Duration::from_secs(60));
+            let host = addr.ip().to_string();
+            let route = Route { host: &host, port: addr.port(), address: None, proxy: None };
+            let reached = false.into();
+            let dialled = if is_quic {
+                dial_quic(route, &clients[client], patience).await
+            } else {
+                dial(route, &clients[client], Framing::Bare, patience, &reached).await
+            };
+            let Dialled { mut io, exporter, .. } = dialled.unwrap();
+            let is_resumed = shown.swap(0, Ordering::Relaxed) == 0;
+            let offer = Offer { service: "@db".parse().unwrap(), upstream: "x".to_owned() };
+            let hello = Hello {
+                versions: (1, 1),
+                capabilities: capabilities | capabilities::CERTIFICATE,
+                instance: InstanceId::from_bytes([instance; 16]),
+                generation: if capabilities == 0 { generation } else { 1 },
+                release: "test".to_owned(),
+                hostname: "test".to_owned(),
+                offers: if capabilities == 0 { vec![offer] } else { Vec::new() },
+                proof: [0; PROOF_LEN],
+            };
+            let greeted =
+                within("the handshake", greet(&mut io, hello, &Credential::Certificate, &exporter)).await;
+            let refused = match greeted {
+                Ok(_welcome) => None,
+                Err(HandshakeError::Refused(refused)) => Some(refused.reason),
+                Err(other) => panic!("{other}"),
+            };
+            let session = Session::start(io, Side::Agent, &scope);
+            if refused.is_none() && capabilities == 0 {
+                // The tickets come with the first bytes of the session.
+                within("the first round trip", async {
+                    while session.rtt().is_none() {
+                        tokio::task::yield_now().await;
+                    }
+                })
+                .await;
+            }
+            (is_resumed, refused, session)
+        };
+        let (is_resumed, refused, _standing) = say(0, 1, 0).await;
+        assert_eq!((is_resumed, refused), (false, None));
+        let (is_resumed, refused, first) = say(1, 2, 0).await;
+        assert_eq!((is_resumed, refused), (false, None));
+        let (is_resumed, refused, second) = say(1, 3, 0).await;
+        assert_eq!((is_resumed, refused), (true, None), "quic: {is_quic}");
+        let (is_resumed, refused, _lane) = say(1, 1, capabilities::LANES).await;
+        assert_eq!((is_resumed, refused), (true, None), "a lane of the same identity");
+
+        world.publish(&rights.model);
+        for session in [first, second] {
+            assert_eq!(within("the end of the session", session.closed()).await, Reason::Revoked);
+        }
+        for (instance, capabilities) in [(4, 0), (1, capabilities::LANES)] {
+            let (is_resumed, refused, _ended) = say(1, instance, capabilities).await;
+            assert_eq!((is_resumed, refused), (true, Some(Reason::Unauthorized)), "quic: {is_quic}");
+        }
+        let (_, refused, _another) = say(0, 5, 0).await;
+        assert_eq!(refused, None, "the other certificate of the same identity");
+        scope.cancel();
+    }
+}

@@ -303,3 +303,33 @@ async fn a_request_that_meets_an_agent_on_its_way_out_goes_to_another_one() {
         world.finish().await;
     }
 }
+
+#[tokio::test]
+async fn agents_that_come_while_a_gateway_drains_are_one_line_in_its_log_and_a_count() {
+    let go = Signal::default();
+    let upstream = half(&go).await;
+    let mut world = World::new().offer("a.example", &upstream).run().await;
+    let mut open = world.wire().await;
+    open.send("GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").await;
+    assert_eq!(open.head().await.unwrap().status(), 200);
+    let (control, gateway) = (world.control(), world.take_gateway());
+    let meanwhile = async {
+        until("agents are sent away", || async {
+            match Puppet::greet(control, TOKEN, (7, 1), &["b.example"]).await {
+                Err(_refused) => Ok(()),
+                Ok(puppet) => Err(puppet),
+            }
+        })
+        .await;
+        for _ in 0..10 {
+            assert!(Puppet::greet(control, TOKEN, (7, 1), &["b.example"]).await.is_err());
+        }
+        go.give();
+        assert_eq!(open.take(8).await, b"halfrest");
+    };
+    let (cut, ()) = tokio::join!(within("the drain", gateway.drain()), meanwhile);
+    assert_eq!(cut, 0);
+    let log = world.log();
+    let said = log.iter().filter(|line| line.contains("refused a session")).count();
+    assert_eq!(said, 1, "{log:#?}");
+}

@@ -375,3 +375,65 @@ async fn drains_give_open_connections_their_time_and_cut_the_rest_with_a_reset()
         assert!(is_reset(&mut endless).await);
     }
 }
+
+#[tokio::test]
+async fn a_client_that_resets_while_its_upstream_is_connected_lets_go_at_once_and_one_that_waits_is_served() {
+    let port = free();
+    // Nothing but the reset ends it while the test waits.
+    let world = World::new().limits(|limits| limits.connect_timeout = Duration::from_secs(600)).run().await;
+    let agent = Puppet::greet(world.control(), TOKEN, (1, 1), &[&format!("tcp:{port}")]).await.unwrap();
+    let (mut waits, mut leaves) = (connect(port).await, connect(port).await);
+    // All it has to say, and its end: it waits for an answer.
+    waits.write_all(b"question").await.unwrap();
+    waits.shutdown().await.unwrap();
+    leaves.write_all(b"hello").await.unwrap();
+    let mut streams = Vec::new();
+    for _ in 0..2 {
+        let (_, mut stream) = within("a stream", agent.session.accept()).await.unwrap();
+        let mut first = [0; 1];
+        within("the early bytes", stream.read_exact(&mut first)).await.unwrap();
+        streams.push((first[0], stream));
+    }
+    world.sum_becomes("adit_flows", &[], 2).await;
+    leaves.set_zero_linger().unwrap();
+    drop(leaves);
+    world.sum_becomes("adit_flows", &[], 1).await;
+    let line = world.request_log(1).await.remove(0);
+    assert_eq!(line["reason"], "client_gone");
+    assert!(line["agent"].is_string(), "who was asked is known: {line}");
+    streams.sort_by_key(|(first, _)| *first);
+    let (left, mut stays) = {
+        let mut streams = streams.into_iter().map(|(_, stream)| stream);
+        (streams.next().unwrap(), streams.next().unwrap())
+    };
+    within("the agent hears of it", left.gone()).await;
+    stays.confirm();
+    let mut rest_of_it = String::new();
+    within("the question", stays.read_to_string(&mut rest_of_it)).await.unwrap();
+    assert_eq!(rest_of_it, "uestion");
+    stays.write_all(b"answer").await.unwrap();
+    stays.shutdown().await.unwrap();
+    assert_eq!(rest(&mut waits).await, "answer");
+    drop((agent, left, stays));
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_client_that_resets_while_its_agent_is_awaited_lets_go_at_once() {
+    let port = free();
+    let name = format!("tcp:{port}");
+    let world = World::new().limits(|limits| limits.agent_wait = Duration::from_secs(600)).run().await;
+    let agent = Puppet::greet(world.control(), TOKEN, (1, 1), &[&name]).await.unwrap();
+    let mut client = connect(port).await;
+    client.write_all(b"hello").await.unwrap();
+    let (_, stream) = within("a stream", agent.session.accept()).await.unwrap();
+    // It takes no more streams, and its port stays while its session does.
+    stream.reset(Reason::AgentDraining);
+    agent.session.announce(Reason::AgentDraining);
+    world.sum_becomes("adit_flows", &[], 1).await;
+    client.set_zero_linger().unwrap();
+    drop(client);
+    world.sum_becomes("adit_flows", &[], 0).await;
+    drop((agent, stream));
+    world.finish().await;
+}

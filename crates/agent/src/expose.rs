@@ -138,7 +138,16 @@ async fn sing(mut stream: Stream) {
 async fn serve_stream(header: StreamHeader, stream: Stream, entry: &Entry, scope: &Scope) {
     let mut open = entry.counters.open();
     // On the heap, because it is over soon and the stream may be idle for long.
-    match Box::pin(entry.target.connect(header.connect_timeout, scope)).await {
+    let connecting = Box::pin(entry.target.connect(header.connect_timeout, scope));
+    let connected = tokio::select! {
+        connected = connecting => connected,
+        // Nobody waits for it any longer.
+        () = stream.gone() => {
+            open.reason = stream.watch().end().unwrap_or(Reason::Cancelled);
+            return;
+        }
+    };
+    match connected {
         Ok(mut upstream) => {
             stream.confirm();
             let outcome = relay(stream, &mut upstream, TERMS, &entry.counters).await;

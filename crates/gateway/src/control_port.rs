@@ -476,7 +476,11 @@ impl ControlPort {
         if matches!(refused.reason, Reason::Unauthorized | Reason::RateLimited) {
             self.failed(peer, refused.reason);
         }
-        if let Some(suppressed) = self.penalties.log.next() {
+        let pace = match refused.reason {
+            Reason::Draining => &self.penalties.draining,
+            _ => &self.penalties.log,
+        };
+        if let Some(suppressed) = pace.next() {
             let text = &refused.message;
             tracing::warn!(%peer, reason = %refused.reason, suppressed, "refused a session: {text}");
         }

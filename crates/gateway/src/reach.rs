@@ -11,7 +11,7 @@ use std::time::Duration;
 use adit_control::{Permit, Subject};
 use adit_proto::reason::{Fault, Reason};
 use adit_tunnel::session::Stream;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncWriteExt as _, Interest};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
@@ -55,6 +55,10 @@ pub(crate) trait Caller: Send {
     /// Reads what there is once, without a buffer while there is nothing. The end is left for the relay to find. Cancel
     /// safe.
     fn read_early(&mut self, bytes: &mut Vec<u8>) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Waits until it is certain that nobody waits any longer: a reset, or the end of the session. One who has only said
+    /// all there is to say may well wait for an answer. Cancel safe.
+    fn gone(&self) -> impl Future<Output = ()> + Send;
 }
 
 impl Caller for TcpStream {
@@ -69,6 +73,13 @@ impl Caller for TcpStream {
             }
         }
     }
+
+    async fn gone(&self) {
+        // The system tells of an error when the connection was reset, and never for an end.
+        while !self.ready(Interest::ERROR).await.is_ok_and(|ready| ready.is_error()) {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
 }
 
 impl Caller for Stream {
@@ -77,6 +88,10 @@ impl Caller for Stream {
             bytes.extend_from_slice(&chunk);
         }
         Ok(())
+    }
+
+    async fn gone(&self) {
+        Self::gone(self).await;
     }
 }
 
@@ -102,6 +117,7 @@ pub(crate) async fn open(
     loop {
         let mut refused = Reason::NoAgent;
         for endpoint in service.endpoints().filter(|endpoint| endpoint.is_open()) {
+            record.tried(&endpoint);
             let attempt = attempt(caller, &endpoint, &errand, &mut early);
             match tokio::time::timeout(limits.connect_timeout + MARGIN, attempt).await {
                 Ok(Ok(stream)) => {
@@ -117,7 +133,12 @@ pub(crate) async fn open(
         }
         // An upstream that cannot be connected to has been tried everywhere; an agent may come back.
         let is_away = refused.fault() == Fault::Agent;
-        if !is_away || !service.wait_for_endpoint(deadline).await || Instant::now() >= deadline {
+        let is_back = async { is_away && service.wait_for_endpoint(deadline).await };
+        let is_back = tokio::select! {
+            is_back = is_back => is_back,
+            () = caller.gone() => return Err(Reason::ClientGone),
+        };
+        if !is_back || Instant::now() >= deadline {
             plane.still_permitted(flow.permit, flow.subject, flow.grant)?;
             return Err(refused);
         }
@@ -150,6 +171,11 @@ async fn attempt(
     if !early.bytes.is_empty() && stream.write_all(&early.bytes).await.is_err() {
         return Err(watch.end().unwrap_or(Reason::AgentLost));
     }
-    watch.opened().await;
+    tokio::select! {
+        biased;
+        () = watch.opened() => {}
+        // Its place is for somebody who waits; the agent hears of it when the stream is dropped.
+        () = caller.gone() => return Err(Reason::ClientGone),
+    }
     if watch.is_opened() { Ok(stream) } else { Err(watch.end().unwrap_or(Reason::AgentLost)) }
 }

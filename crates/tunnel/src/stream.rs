@@ -142,6 +142,12 @@ impl Stream {
         self.handle.lane.with(|mux, wake| mux.reset(self.handle.id, reason, wake));
     }
 
+    /// Waits until the stream is reset or its session ends; the end of what the peer sends is neither. For whoever does
+    /// not read meanwhile. Cancel safe.
+    pub async fn gone(&self) {
+        poll_fn(|cx| self.poll_gone(cx).map(drop)).await;
+    }
+
     /// The next bytes as they arrived; `None` at the end of the stream. Cancel safe.
     ///
     /// # Errors

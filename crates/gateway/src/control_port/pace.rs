@@ -1,14 +1,15 @@
-//! Log lines that strangers can cause: so many a second, and how many there would have been.
+//! Log lines that strangers can cause: so many in a while, and how many there would have been.
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Lets so many through each second and counts the rest.
+/// Lets so many through each time and counts the rest.
 #[derive(Debug)]
 pub(super) struct Pace {
     max: u32,
+    each: Duration,
     state: Mutex<State>,
 }
 
@@ -20,14 +21,14 @@ struct State {
 }
 
 impl Pace {
-    pub(super) const fn new(max: u32) -> Self {
-        Self { max, state: Mutex::new(State { since: None, passed: 0, suppressed: 0 }) }
+    pub(super) const fn new(max: u32, each: Duration) -> Self {
+        Self { max, each, state: Mutex::new(State { since: None, passed: 0, suppressed: 0 }) }
     }
 
     /// Whether to say it now: with how many were not said since the last that was.
     pub(super) fn next(&self) -> Option<u64> {
         let mut state = self.state.lock();
-        if state.since.is_none_or(|since| since.elapsed() >= Duration::from_secs(1)) {
+        if state.since.is_none_or(|since| since.elapsed() >= self.each) {
             (state.since, state.passed) = (Some(Instant::now()), 0);
         }
         if state.passed >= self.max {
@@ -45,7 +46,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_flood_is_a_few_lines_a_second_and_a_count() {
-        let pace = Pace::new(2);
+        let pace = Pace::new(2, Duration::from_secs(1));
         let said: Vec<_> = (0..1000).map(|_| pace.next()).collect();
         assert_eq!(said[..3], [Some(0), Some(0), None]);
         assert_eq!(said.iter().flatten().count(), 2);

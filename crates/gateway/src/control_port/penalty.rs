@@ -15,6 +15,8 @@ use crate::live::Live;
 const WINDOW: Duration = Duration::from_secs(60);
 /// Failures logged a second.
 const LOGGED: u32 = 5;
+/// How often the log says that agents were sent away by a drain.
+const DRAINING_LOGGED: Duration = Duration::from_secs(10);
 /// Addresses remembered; when there are more, the oldest windows are forgotten.
 const MAX_SOURCES: usize = 16 * 1024;
 
@@ -24,12 +26,15 @@ pub(crate) struct Penalties {
     live: Arc<Live>,
     /// For what is said about failures: anybody can fail, as often as he likes.
     pub(super) log: Pace,
+    /// For agents that come while the gateway drains: each of them does, again and again.
+    pub(super) draining: Pace,
     sources: Mutex<HashMap<IpAddr, (Instant, u32)>>,
 }
 
 impl Penalties {
     pub(crate) fn new(live: Arc<Live>) -> Self {
-        Self { live, log: Pace::new(LOGGED), sources: Mutex::default() }
+        let (log, draining) = (Pace::new(LOGGED, Duration::from_secs(1)), Pace::new(1, DRAINING_LOGGED));
+        Self { live, log, draining, sources: Mutex::default() }
     }
 
     /// Whether this address has used up its failures.

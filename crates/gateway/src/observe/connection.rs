@@ -175,10 +175,15 @@ impl ConnectionRecord {
         self.grant = Some(grant);
     }
 
+    /// Its upstream is being connected to there.
+    pub(crate) fn tried(&mut self, endpoint: &Arc<Endpoint>) {
+        self.via = Some(Via::Endpoint(Arc::clone(endpoint)));
+    }
+
     /// The upstream is connected, and has been sent this many bytes.
     pub(crate) fn leased(&mut self, endpoint: &Arc<Endpoint>, early: usize) {
         self.wait = Some(self.started.elapsed());
-        self.via = Some(Via::Endpoint(Arc::clone(endpoint)));
+        self.tried(endpoint);
         self.received(early as u64);
     }
 

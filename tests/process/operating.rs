@@ -311,7 +311,7 @@ fn a_file_that_is_there_is_not_overwritten_unless_asked() {
         "adit enroll web.jwt -o web.json",
     ] {
         let said = office.fails(line, 2);
-        for part in ["web.json is there already", "next: name another file with -o, or say --force"] {
+        for part in ["web.json is there already", "next: name another file, or say --force"] {
             assert!(said.contains(part), "{line}: {part} is not in {said}");
         }
         assert_eq!(office.secret("web.json"), key, "{line}");

@@ -5,15 +5,15 @@ use adit_testkit::world::local_token;
 use adit_testkit::{Reply, Wire, World, within};
 use serde_json::{Value, json};
 
-const ADMIN: &str = "authorization: Bearer the-secret-of-an-administrator\r\n";
+pub(super) const ADMIN: &str = "authorization: Bearer the-secret-of-an-administrator\r\n";
 
-async fn world() -> World {
+pub(super) async fn world() -> World {
     let mut token = local_token("ops", "the-secret-of-an-administrator");
     token.token.admin = true;
     World::new().gateway(|config| config.tokens.push(token)).run().await
 }
 
-async fn send(world: &World, head: &str, body: &str) -> Reply {
+pub(super) async fn send(world: &World, head: &str, body: &str) -> Reply {
     let mut wire = Wire::tls(world.control(), &credulous(&[b"http/1.1"])).await;
     wire.send(format!("{head}connection: close\r\n\r\n{body}")).await;
     wire.reply().await
@@ -31,7 +31,7 @@ pub(super) async fn create(world: &World, kind: &str, name: &str) -> u16 {
 }
 
 /// Asks as an administrator, with further header fields.
-async fn ask_with(world: &World, line: &str, fields: &str, body: &Value) -> Reply {
+pub(super) async fn ask_with(world: &World, line: &str, fields: &str, body: &Value) -> Reply {
     let text = if body.is_null() { String::new() } else { body.to_string() };
     let typed = if body.is_null() {
         String::new()
@@ -41,7 +41,7 @@ async fn ask_with(world: &World, line: &str, fields: &str, body: &Value) -> Repl
     send(world, &format!("{line} HTTP/1.1\r\nhost: localhost\r\n{ADMIN}{typed}{fields}"), &text).await
 }
 
-async fn ask(world: &World, line: &str, body: Value) -> (u16, Value) {
+pub(super) async fn ask(world: &World, line: &str, body: Value) -> (u16, Value) {
     let reply = ask_with(world, line, "", &body).await;
     let text = reply.text();
     let body = if text.is_empty() {
@@ -53,7 +53,7 @@ async fn ask(world: &World, line: &str, body: Value) -> (u16, Value) {
 }
 
 /// The code of a no, which has the one form.
-fn code(body: &Value) -> &str {
+pub(super) fn code(body: &Value) -> &str {
     let error = body["error"].as_object().unwrap_or_else(|| panic!("{body}"));
     let keys: Vec<_> = error.keys().map(String::as_str).collect();
     assert_eq!(keys, ["code", "fault", "message", "next"], "{body}");
@@ -219,10 +219,10 @@ async fn who_has_no_right_reads_and_changes_nothing() {
     }
     let who = plain("GET /v1/whoami", &World::bearer()).await;
     let who: Value = serde_json::from_str(&who.text()).unwrap();
-    assert_eq!(who, json!({ "name": "token:default", "admin": false }));
+    assert_eq!(who, json!({ "name": "token:default", "admin": false, "metrics": true }));
     assert_eq!(
         ask(&world, "GET /v1/whoami", Value::Null).await.1,
-        json!({ "name": "token:ops", "admin": true })
+        json!({ "name": "token:ops", "admin": true, "metrics": true })
     );
     world.sum_becomes("adit_auth_failures_total", &[("reason", "unauthorized")], 8).await;
     // The body of somebody who is refused is not waited for.
@@ -299,7 +299,13 @@ async fn apply_says_what_it_changes_and_export_is_what_it_takes() {
     assert_eq!(actions(&ask(&world, "POST /v1/apply", again).await.1), ["none"; 3]);
     let (status, body) = ask(&world, "DELETE /v1/services/web", Value::Null).await;
     assert_eq!((status, code(&body)), (409, "in_use"));
-    assert_eq!(ask(&world, "DELETE /v1/services/web?force=true", Value::Null).await.0, 204);
+    let (status, forced) = ask(&world, "DELETE /v1/services/web?force=true", Value::Null).await;
+    assert_eq!((status, actions(&forced)), (200, vec!["delete".to_owned(), "delete".to_owned()]));
+    assert_eq!(
+        (&forced["changes"][1]["kind"], &forced["changes"][1]["name"]),
+        (&json!("service-policy"), &json!("p")),
+        "what went along is told"
+    );
     let fewer = json!({ "resources": [{ "kind": "service", "name": "web" }], "prune": true });
     let (_, pruned) = ask(&world, "POST /v1/apply", fewer).await;
     assert_eq!(actions(&pruned), ["create", "delete"]);
@@ -414,8 +420,13 @@ async fn identities_are_invited_and_their_resources_survive_a_restart() {
     assert_eq!((status, code(&body)), (401, "enrollment_refused"));
     let (status, body) = ask(&world, "POST /v1/renew", json!({ "csr": "" })).await;
     assert_eq!((status, code(&body)), (401, "unauthorized"));
-    let backup = ask_with(&world, "POST /v1/backup", "", &Value::Null).await;
+    let backup = ask_with(&world, "POST /v1/backup", "accept: application/*\r\n", &Value::Null).await;
     assert_eq!((backup.status(), backup.field("content-type")), (200, Some("application/vnd.sqlite3")));
+    let (_, log) = ask(&world, "GET /v1/audit?order=desc&limit=1", Value::Null).await;
+    let record = &log["items"][0];
+    assert_eq!((&record["action"], &record["actor"]), (&json!("backup"), &json!("token:ops")));
+    assert!(record["address"].as_str().unwrap().starts_with("127.0.0.1:"), "{record}");
+    assert!(record["at"].as_str().unwrap().ends_with('Z') && record.get("kind").is_none(), "{record}");
     let (_, before) = ask(&world, "GET /v1/info", Value::Null).await;
     assert_eq!((&before["state"], &before["state_current"]), (&json!("directory"), &json!(true)));
     world.restart_gateway().await;

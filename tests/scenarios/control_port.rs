@@ -1,7 +1,9 @@
 //! The control port's HTTP face: what is shown to whom, in which form, and that nothing else is there.
 
 use adit_testkit::certificate::credulous;
+use adit_testkit::control::model::Limits;
 use adit_testkit::samples::Samples;
+use adit_testkit::world::local_token;
 use adit_testkit::{AgentPlan, Signal, Upstream, Wire, World, until, within};
 
 #[tokio::test]
@@ -80,6 +82,35 @@ async fn status_and_metrics_need_the_token() {
         }
     }
     world.sum_becomes("adit_auth_failures_total", &[("reason", "unauthorized")], 6).await;
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn metrics_alone_are_for_whoever_has_the_right_to_them() {
+    let nothing = || Limits { hosts: Some(Vec::new()), ..Limits::default() };
+    let mut shop = local_token("shop", "the-secret-of-an-agent-with-limits");
+    shop.token.limits = nothing();
+    let mut scraper = local_token("prometheus", "the-secret-of-a-scraper");
+    (scraper.token.limits, scraper.token.metrics) = (nothing(), true);
+    let world = World::new().gateway(|config| config.tokens.extend([shop, scraper])).run().await;
+    let ask = async |path: &str, secret: &str| {
+        world.ask_control("GET", path, &format!("authorization: Bearer {secret}\r\n")).await
+    };
+    for (path, secret, status) in [
+        ("/metrics", "the-secret-of-a-scraper", 200),
+        ("/status", "the-secret-of-a-scraper", 403),
+        ("/metrics", "the-secret-of-an-agent-with-limits", 403),
+        ("/status", "the-secret-of-an-agent-with-limits", 403),
+        ("/v1/services", "the-secret-of-a-scraper", 403),
+    ] {
+        assert_eq!(ask(path, secret).await.status(), status, "{path} {secret}");
+    }
+    let refused = ask("/metrics", "the-secret-of-an-agent-with-limits").await;
+    assert_eq!(
+        refused.text(),
+        "token shop may not read /metrics: it has no right to; create a token that has: adit token create prometheus \
+         --metrics -o prometheus.token\n"
+    );
     world.finish().await;
 }
 

@@ -8,6 +8,7 @@
 
 mod aborts;
 mod admin;
+mod admin_strict;
 mod backpressure;
 mod certificates;
 mod control_port;

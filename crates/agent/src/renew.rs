@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use adit_telemetry::timestamp::moment;
 use adit_tunnel::identity::LiveIdentity;
 use adit_tunnel::proxy::Egress;
 use adit_tunnel::tls;
@@ -61,7 +62,8 @@ impl Renewal {
                     (failures, told_expired) = (0, false);
                     self.figures.renewed("ok");
                     let leaf = self.identity.file().leaf().clone();
-                    tracing::info!(identity = %leaf.name, serial = %leaf.serial, until = leaf.not_after, "renewed the certificate");
+                    let until = moment(SystemTime::UNIX_EPOCH + Duration::from_secs(leaf.not_after));
+                    tracing::info!(identity = %leaf.name, serial = %leaf.serial, until, "renewed the certificate");
                 }
                 Err(failure) => {
                     self.report(&leaf.name, leaf.not_after, &failure, &mut told_expired);

@@ -99,6 +99,37 @@ pub(crate) enum Action {
     None,
 }
 
+/// Which certificates were revoked.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Revoked {
+    /// These.
+    #[serde(default)]
+    pub(crate) serials: Vec<String>,
+    /// Those of the identity that are good as before.
+    #[serde(default)]
+    pub(crate) remaining: Vec<String>,
+}
+
+/// What is deleted, all of it or nothing.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Deletion {
+    /// What.
+    pub(crate) delete: Vec<Doomed>,
+    /// Whether it is taken out of the policies that name it.
+    pub(crate) force: bool,
+    /// Whether it is well if some of it is not there.
+    pub(crate) ignore_missing: bool,
+}
+
+/// A resource that is to go.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Doomed {
+    /// Of which kind.
+    pub(crate) kind: Kind,
+    /// Its name.
+    pub(crate) name: Name,
+}
+
 /// What is applied.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Batch {
@@ -338,16 +369,9 @@ impl Interface {
         Ok(Item(read(&self.call(question).await?)?))
     }
 
-    /// Deletes a resource; with `force` also takes it out of the policies that name it. Whether it was there.
-    pub(crate) async fn delete(&mut self, kind: Kind, name: &str, force: bool) -> Result<bool, CliError> {
-        let query = if force { "?force=true" } else { "" };
-        let question = Question::new(Method::DELETE, format!("/v1/{}/{name}{query}", kind.plural()));
-        let answer = self.client.ask(question).await?;
-        match answer.status {
-            status if status.is_success() => Ok(true),
-            StatusCode::NOT_FOUND => Ok(false),
-            _ => Err(self.told(&answer)),
-        }
+    /// Deletes resources in one transaction, and tells what else was changed by that.
+    pub(crate) async fn delete(&mut self, deletion: &Deletion) -> Result<Applied, CliError> {
+        read(&self.send(Method::POST, "/v1/apply".to_owned(), deletion).await?)
     }
 
     /// Makes a token with which an identity can enroll once.
@@ -362,11 +386,15 @@ impl Interface {
         read(&self.send(Method::POST, path, &value).await?)
     }
 
-    /// Revokes one certificate of an identity, or all of them.
-    pub(crate) async fn revoke(&mut self, identity: &Name, serial: Option<&str>) -> Result<(), CliError> {
+    /// Revokes one certificate of an identity with those that were renewed from it, or all of them.
+    pub(crate) async fn revoke(
+        &mut self,
+        identity: &Name,
+        serial: Option<&str>,
+    ) -> Result<Revoked, CliError> {
         let serial = serial.map(|serial| format!("/{serial}")).unwrap_or_default();
         let path = format!("/v1/identities/{identity}/credentials{serial}");
-        self.call(Question::new(Method::DELETE, path)).await.map(drop)
+        read(&self.call(Question::new(Method::DELETE, path)).await?)
     }
 
     /// Revokes every secret of a token.

@@ -29,7 +29,7 @@ impl Pending {
             Ok(_) if !force => {
                 return Err(CliError::usage(format!("{} is there already", path.display()))
                     .because("it may hold a key or a token, which would be lost")
-                    .next("name another file with -o, or say --force to replace this one"));
+                    .next("name another file, or say --force to replace this one"));
             }
             _ => {}
         }

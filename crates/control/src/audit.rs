@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 
 use crate::changes::ChangeError;
 use crate::changes::kept::{self, Turn};
+use crate::model::moment::as_text;
 use crate::model::{Kind, NameText, Timestamp};
 use crate::store::{Store, Write};
 
@@ -67,6 +68,8 @@ pub enum AuditAction {
     RotateSecret,
     /// A secret was revoked.
     RevokeSecret,
+    /// The whole state was copied, with its secrets.
+    Backup,
 }
 
 impl AuditAction {
@@ -84,6 +87,7 @@ impl AuditAction {
             Self::IssueSecret => "issue-secret",
             Self::RotateSecret => "rotate-secret",
             Self::RevokeSecret => "revoke-secret",
+            Self::Backup => "backup",
         }
     }
 }
@@ -93,7 +97,9 @@ impl AuditAction {
 pub struct AuditRecord {
     /// Counts records; a later one is higher.
     pub seq: u64,
-    /// When, in seconds since 1970.
+    /// When.
+    #[serde(with = "as_text")]
+    #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
     /// Who: `identity:alice`, `token:ops`, `local`.
     pub actor: String,
@@ -102,11 +108,13 @@ pub struct AuditRecord {
     pub address: Option<String>,
     /// What was done.
     pub action: AuditAction,
-    /// To what kind of resource.
-    pub kind: Kind,
+    /// To what kind of resource; a backup is about none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Kind>,
     /// To which.
-    #[schema(value_type = NameText)]
-    pub name: Name,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<NameText>)]
+    pub name: Option<Name>,
     /// What was there before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Object)]
@@ -121,8 +129,7 @@ pub struct AuditRecord {
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) action: AuditAction,
-    pub(crate) kind: Kind,
-    pub(crate) name: Name,
+    pub(crate) about: Option<(Kind, Name)>,
     pub(crate) before: Option<Value>,
     pub(crate) after: Option<Value>,
 }
@@ -138,7 +145,8 @@ pub(crate) fn writes(
     turn: &mut Turn,
 ) -> Result<Vec<Write>, ChangeError> {
     let mut writes = Vec::with_capacity(entries.len());
-    for Entry { action, kind, name, before, after } in entries {
+    for Entry { action, about, before, after } in entries {
+        let (kind, name) = about.unzip();
         let seq = turn.audit_next;
         turn.audit_next += 1;
         let record = AuditRecord {
@@ -204,8 +212,8 @@ pub struct AuditPage {
 
 impl AuditQuery {
     fn wants(&self, record: &AuditRecord) -> bool {
-        self.kind.is_none_or(|kind| record.kind == kind)
-            && self.name.as_ref().is_none_or(|name| record.name == *name)
+        self.kind.is_none_or(|kind| record.kind == Some(kind))
+            && self.name.as_ref().is_none_or(|name| record.name.as_ref() == Some(name))
             && self.actor.as_ref().is_none_or(|actor| record.actor == *actor)
     }
 }

@@ -241,7 +241,8 @@ impl Authority {
         for certificate in &issuing.between {
             chain_pem.push_str(&certify::pem(certificate));
         }
-        let credential = Credential { serial: certify::hex(&serial), issued_at: now, not_after };
+        let credential =
+            Credential { serial: certify::hex(&serial), issued_at: now, not_after, renewed_from: Vec::new() };
         Ok(Issued { chain_pem, credential })
     }
 

@@ -5,17 +5,18 @@
 //! transaction compares and writes the key `kept::TURN`. Who was overtaken reads again and plans anew. So rules that
 //! span several resources hold, however many gateways share a store.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use adit_proto::name::Name;
+use check::Given;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
 
 pub use apply::{Action, Batch, Change, Changed, Outcome};
-pub use credentials::{Invitation, Secret};
+pub use credentials::{Invitation, Revoked, Secret};
 pub use error::ChangeError;
 pub use feed::{Feed, Told};
 pub use view::Stored;
@@ -42,6 +43,9 @@ const TRIES: usize = 16;
 /// From so many resources on a snapshot is compiled on a thread where it holds up nobody.
 const LARGE: usize = 2000;
 
+/// Ports that the gateway itself listens on, with what each is for: `control port`, `http`.
+pub type OwnPorts = BTreeMap<u16, &'static str>;
+
 /// The resources, and whoever writes them.
 #[derive(Debug)]
 pub struct Changes {
@@ -59,6 +63,9 @@ pub struct Changes {
     /// The newest published revision.
     published: watch::Sender<Revision>,
     is_current: AtomicBool,
+    /// False from a transaction that the store could not write until one that it could.
+    is_writable: AtomicBool,
+    own_ports: Mutex<OwnPorts>,
     /// Rings when the store did not answer, so that whoever follows it looks.
     doubt: Notify,
     figures: Figures,
@@ -88,11 +95,13 @@ struct Plan<T> {
     expect: Vec<Expect>,
     writes: Vec<Write>,
     audit: Vec<audit::Entry>,
+    /// Whether it is written also if there is nothing to write: to see whether it can be.
+    is_probe: bool,
 }
 
 impl<T> Plan<T> {
     const fn nothing(result: T) -> Self {
-        Self { result, expect: Vec::new(), writes: Vec::new(), audit: Vec::new() }
+        Self { result, expect: Vec::new(), writes: Vec::new(), audit: Vec::new(), is_probe: false }
     }
 }
 
@@ -124,6 +133,8 @@ impl Changes {
             publishers: Semaphore::new(1),
             published: watch::Sender::new(revision),
             is_current: AtomicBool::new(true),
+            is_writable: AtomicBool::new(true),
+            own_ports: Mutex::default(),
             doubt: Notify::new(),
             figures: Figures::default(),
         });
@@ -191,6 +202,28 @@ impl Changes {
         self.is_current.load(Ordering::Relaxed)
     }
 
+    /// Whether the last transaction could be written: false while the disk is full or the store is gone. Nothing is
+    /// decided by that; but nobody can be let in anew or kept out.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.is_writable.load(Ordering::Relaxed)
+    }
+
+    /// Says where the gateway itself listens: no route leads from there from now on. Stored ones that do are told in the
+    /// log, and stay.
+    pub fn reserve(&self, own: OwnPorts) {
+        self.own_ports.lock().clone_from(&own);
+        for route in self.model().routes.values() {
+            for (port, purpose) in route.ports.iter().filter_map(|port| own.get_key_value(port)) {
+                tracing::error!(
+                    route = %route.name, port, purpose,
+                    "a route leads from one of the gateway's own ports and is not served there; change the route, or \
+                     have the gateway listen elsewhere"
+                );
+            }
+        }
+    }
+
     /// Ticks with the revision of each publication.
     #[must_use]
     pub fn published(&self) -> watch::Receiver<Revision> {
@@ -254,9 +287,10 @@ impl Changes {
         self.state.lock().view.clone()
     }
 
-    fn local_names(&self) -> BTreeSet<Name> {
+    fn given(&self) -> Given {
         let local = Arc::clone(&self.state.lock().local);
-        local.tokens.iter().map(|token| token.token.name.clone()).collect()
+        let tokens = local.tokens.iter().map(|token| token.token.name.clone()).collect();
+        Given { tokens, ports: self.own_ports.lock().clone() }
     }
 
     /// Plans a change on the newest state, commits it and publishes the result; plans it anew if others were faster.
@@ -270,8 +304,8 @@ impl Changes {
         let my_turn = self.turn.acquire().await.map_err(ChangeError::unavailable)?;
         for _ in 0..TRIES {
             let view = self.view();
-            let Plan { result, mut expect, mut writes, audit } = plan(&view)?;
-            if writes.is_empty() {
+            let Plan { result, mut expect, mut writes, audit, is_probe } = plan(&view)?;
+            if writes.is_empty() && audit.is_empty() && !is_probe {
                 return Ok((result, view.revision));
             }
             let mut turn = view.turn.map(|(_, turn)| turn).unwrap_or_default();
@@ -287,6 +321,9 @@ impl Changes {
             match self.store.commit(transaction).await {
                 Ok(revision) => {
                     self.is_current.store(true, Ordering::Relaxed);
+                    if !self.is_writable.swap(true, Ordering::Relaxed) {
+                        tracing::info!("the store can be written again");
+                    }
                     self.take(revision, writes.iter().map(told));
                     // Whoever comes next plans and commits meanwhile, and may be published together with this.
                     drop(my_turn);
@@ -296,6 +333,9 @@ impl Changes {
                 Err(StoreError::Conflict { .. }) => self.reload().await?,
                 Err(error) => {
                     if matches!(error, StoreError::Unavailable(_)) {
+                        if self.is_writable.swap(false, Ordering::Relaxed) {
+                            tracing::error!(%error, "the store cannot be written; what was decided last stays in force");
+                        }
                         self.doubt.notify_one();
                     }
                     return Err(error.into());
@@ -303,6 +343,17 @@ impl Changes {
             }
         }
         Err(ChangeError::busy())
+    }
+
+    /// Tries the store again if it could not be written the last time. Cancel safe.
+    pub async fn retry(self: &Arc<Self>, now: Timestamp) {
+        if self.is_writable() {
+            return;
+        }
+        let probe = |_: &View| Ok(Plan { is_probe: true, ..Plan::nothing(()) });
+        if let Err(error) = self.commit(&Actor::local(), now, probe).await {
+            tracing::debug!(%error, "the store cannot be written yet");
+        }
     }
 
     /// Takes in one transaction, if it is not known yet.
@@ -400,7 +451,8 @@ fn heard(committed: &Committed) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
 }
 
 #[cfg(test)]
-mod tests;
-
-#[cfg(test)]
 mod many_tests;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod unwritable_tests;

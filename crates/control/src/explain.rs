@@ -7,6 +7,7 @@ use adit_proto::name::Name;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::model::moment::as_text;
 use crate::model::{NameText, PUBLIC, Role, Semantic, ServicePolicy, Timestamp, Verb};
 use crate::snapshot::Snapshot;
 
@@ -66,7 +67,9 @@ pub struct EndpointView {
     pub identity: String,
     /// What the agent connects to.
     pub upstream: String,
-    /// Since when it is offered (unix seconds).
+    /// Since when it is offered.
+    #[serde(with = "as_text")]
+    #[schema(value_type = String, format = DateTime)]
     pub since: Timestamp,
     /// How the last probe went; `None`: none yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -13,9 +13,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::ToSchema;
 
 pub use configs::{ConfigType, HostV1, InterceptV1};
-pub use whole::{Credential, Model, SecretText, Timestamp, TokenSecret};
+pub use moment::{Timestamp, rfc3339};
+pub use whole::{Credential, Model, SecretText, TokenSecret};
 
 pub mod configs;
+pub(crate) mod moment;
 mod whole;
 
 /// The identity that every client of a public listener has. It has no credential, and `#all` does not mean it: only a
@@ -36,6 +38,9 @@ pub struct Identity {
     /// Whether it may change resources.
     #[serde(default, skip_serializing_if = "is_false")]
     pub admin: bool,
+    /// Whether it may read `/metrics`, and nothing else by this.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub metrics: bool,
     /// Whether it is kept out, with everything it has open.
     #[serde(default, skip_serializing_if = "is_false")]
     pub disabled: bool,
@@ -252,9 +257,29 @@ pub struct Token {
     /// Whether it may change resources.
     #[serde(default, skip_serializing_if = "is_false")]
     pub admin: bool,
+    /// Whether it may read `/metrics`, and nothing else by this.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub metrics: bool,
     /// Whether it is kept out, with everything it has open.
     #[serde(default, skip_serializing_if = "is_false")]
     pub disabled: bool,
+}
+
+impl Token {
+    /// That a right to read metrics alone is not given together with the right to everything.
+    ///
+    /// # Errors
+    /// It is.
+    pub fn check_metrics(&self) -> Result<(), String> {
+        if self.metrics && self.limits.is_everything() {
+            return Err(
+                "metrics is for a token with limits: one without may offer everything, and reads /metrics \
+                        anyway; an empty list of hosts draws the limit that allows nothing"
+                    .to_owned(),
+            );
+        }
+        Ok(())
+    }
 }
 
 /// What a token's agents may offer without a policy that says so. A list that is absent says nothing; with no list at
@@ -477,7 +502,8 @@ impl Resource {
                     "`{PUBLIC}` is the built-in identity of public listeners' clients; choose another name"
                 ))
             }
-            Self::Identity(_) | Self::Token(_) | Self::Service(_) => Ok(()),
+            Self::Token(token) => token.check_metrics(),
+            Self::Identity(_) | Self::Service(_) => Ok(()),
             Self::Config(config) => config.config_type.check(&config.data),
             Self::ServicePolicy(policy) => match (&policy.service_roles[..], &policy.identity_roles[..]) {
                 ([], _) => Err("service_roles is empty: the policy would be for no service".to_owned()),

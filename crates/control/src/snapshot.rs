@@ -74,6 +74,7 @@ pub(crate) const PUBLIC_INDEX: usize = 0;
 pub(crate) struct Member {
     pub(crate) who: Who,
     pub(crate) is_admin: bool,
+    pub(crate) reads_metrics: bool,
     pub(crate) is_disabled: bool,
     source: Source,
 }
@@ -88,8 +89,13 @@ enum Source {
 }
 
 impl Member {
-    const PUBLIC: Self =
-        Self { who: Who::Public, is_admin: false, is_disabled: false, source: Source::Public };
+    const PUBLIC: Self = Self {
+        who: Who::Public,
+        is_admin: false,
+        reads_metrics: false,
+        is_disabled: false,
+        source: Source::Public,
+    };
 
     pub(crate) fn attributes(&self) -> &[Name] {
         match &self.source {
@@ -256,6 +262,13 @@ impl Snapshot {
     pub fn may_look_around(&self, who: &Who) -> bool {
         let has_no_limits = |it: &Member| it.limits().is_some_and(Limits::is_everything);
         self.member(who).is_some_and(|it| !it.is_disabled && (it.is_admin || has_no_limits(it)))
+    }
+
+    /// Whether somebody may read the metrics: who may look around, and who has the right to that alone.
+    #[must_use]
+    pub fn may_read_metrics(&self, who: &Who) -> bool {
+        let has_right = |it: &Member| it.reads_metrics && !it.is_disabled;
+        self.may_look_around(who) || self.member(who).is_some_and(has_right)
     }
 
     /// Whether somebody is there and not disabled.

@@ -28,7 +28,7 @@ use crate::live::Live;
 use crate::observe::Observe;
 use crate::sessions::Sessions;
 use answer::Presence;
-pub(crate) use problem::Problem;
+pub(crate) use problem::{Problem, Unaccepted};
 
 mod about;
 mod answer;
@@ -42,6 +42,7 @@ mod explain;
 mod problem;
 mod resources;
 mod routes;
+mod strict;
 mod watch;
 
 pub use document::openapi;
@@ -156,8 +157,18 @@ impl Admin {
         self.changes.is_current()
     }
 
-    /// Answers what [`Self::is_open`].
-    pub(crate) async fn answer_anybody<B>(&self, request: Request<B>, caller: &Caller) -> Response<Body>
+    /// Whether the last change could be written.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.changes.is_writable()
+    }
+
+    /// Answers what [`Self::is_open`]. `failed` is asked when what was shown is not good, and may have another answer.
+    pub(crate) async fn answer_anybody<B>(
+        &self,
+        request: Request<B>,
+        caller: &Caller,
+        failed: impl FnOnce() -> Option<Problem>,
+    ) -> Response<Body>
     where
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -165,12 +176,20 @@ impl Admin {
         let template = routes::template(request.uri().path());
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(caller.clone());
-        let response = self.route(request).await;
+        let mut response = self.route(request).await;
+        if response.extensions().get::<Unaccepted>().is_some()
+            && let Some(problem) = failed()
+        {
+            response = problem.into_response();
+        }
         self.observe.admin_request(template, response.status().as_u16());
         common(response)
     }
 
     async fn route(&self, request: Request<Body>) -> Response<Body> {
+        if let Err(problem) = strict::check(&request) {
+            return problem.into_response();
+        }
         match self.router.clone().call(request).await {
             Ok(response) => response,
             Err(never) => match never {},

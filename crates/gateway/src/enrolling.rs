@@ -1,5 +1,6 @@
 //! How identities come to certificates: invitations, enrollment, renewal. What is asked and answered, without HTTP.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -122,7 +123,7 @@ impl Enrolling {
     }
 
     /// Answers `POST /v1/enroll`: of many uses of one token, one gets a certificate that opens anything, and the others
-    /// get none at all.
+    /// get none at all. `from` is for the audit log.
     ///
     /// # Errors
     /// The token or the request is not good, or nothing can be signed or kept now.
@@ -130,13 +131,14 @@ impl Enrolling {
         &self,
         changes: &Arc<Changes>,
         request: &EnrollRequest,
+        from: Option<SocketAddr>,
         now: Timestamp,
     ) -> Result<Certified, ChangeError> {
         let claims = self.authority.verify(request.token.trim(), self.issuer(), now).map_err(refused)?;
         let identity: Name = claims.sub.parse().map_err(|_bad| refused(EnrollmentError::Malformed))?;
         let issued =
             self.authority.issue(&identity, &request.csr, self.identity_life, now).map_err(unable)?;
-        changes.redeem(&claims.jti, &identity, issued.credential, now).await?;
+        changes.redeem(&claims.jti, &identity, issued.credential, from, now).await?;
         Ok(self.certified(issued.chain_pem))
     }
 
@@ -149,6 +151,7 @@ impl Enrolling {
         changes: &Arc<Changes>,
         peer: &PeerCertificate,
         request: &RenewRequest,
+        from: Option<SocketAddr>,
         now: Timestamp,
     ) -> Result<Certified, ChangeError> {
         let identity: Name = peer.identity.parse().map_err(|_bad| refused(EnrollmentError::Malformed))?;
@@ -157,7 +160,7 @@ impl Enrolling {
             changes.model().identities.get(&identity).map_or(identity, |stored| stored.name.clone());
         let issued =
             self.authority.issue(&identity, &request.csr, self.identity_life, now).map_err(unable)?;
-        changes.renew(&identity, &peer.serial, issued.credential, now).await?;
+        changes.renew(&identity, &peer.serial, issued.credential, from, now).await?;
         Ok(self.certified(issued.chain_pem))
     }
 

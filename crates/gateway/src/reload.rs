@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use adit_control::changes::OwnPorts;
 use adit_control::{Changes, Local, Rules};
 
 use crate::Config;
@@ -52,11 +53,16 @@ impl Reloadable {
         Ok(())
     }
 
-    /// Ports that are the gateway's own cannot be offered.
+    /// Ports that are the gateway's own cannot be offered, and no route leads from them.
     pub(crate) fn own_ports(&self) {
         let publics = self.publics.addrs();
-        let own = publics.iter().map(std::net::SocketAddr::port).chain([self.control_port]);
-        self.ports.set_own(own.collect());
+        let own: OwnPorts = publics
+            .iter()
+            .map(|addr| (addr.port(), "http"))
+            .chain([(self.control_port, "control port")])
+            .collect();
+        self.ports.set_own(own.keys().copied().collect());
+        self.changes.reserve(own);
     }
 }
 

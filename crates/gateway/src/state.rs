@@ -38,6 +38,8 @@ pub(crate) async fn open(
 const HANDOVER: Duration = Duration::from_secs(10);
 /// How often figures are taken, and what has ended is looked for.
 const ROUND: Duration = Duration::from_secs(60);
+/// How often a store is tried again that could not be written.
+const RETRY: Duration = Duration::from_secs(2);
 
 /// Keeps up with the store, and tidies up in it, until a drain begins.
 pub(crate) async fn keep(changes: Arc<Changes>, observe: Observe, draining: Scope) {
@@ -49,9 +51,19 @@ pub(crate) async fn keep(changes: Arc<Changes>, observe: Observe, draining: Scop
             changes.tidy(now()).await;
         }
     };
+    let retrying = async {
+        let mut tick = tokio::time::interval(RETRY);
+        loop {
+            tick.tick().await;
+            changes.retry(now()).await;
+        }
+    };
     tokio::select! {
-        () = changes.follow() => {}
-        () = tidying => {}
+        // First: a drain closes the store, which must not look as if it were gone.
+        biased;
         () = draining.cancelled() => {}
+        () = changes.follow() => {}
+        () = retrying => {}
+        () = tidying => {}
     }
 }

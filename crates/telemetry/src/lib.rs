@@ -28,7 +28,7 @@ pub mod request_log;
 pub mod secret;
 
 mod escape;
-mod timestamp;
+pub mod timestamp;
 
 #[cfg(test)]
 mod strict;

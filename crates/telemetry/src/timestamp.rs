@@ -1,4 +1,4 @@
-//! Timestamps of log lines: RFC 3339, UTC, milliseconds.
+//! Timestamps of log lines and in them: RFC 3339, UTC, milliseconds.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,6 +7,12 @@ use time::OffsetDateTime;
 /// A formatted timestamp such as `2026-01-31T08:15:30.042Z`, held without allocation.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timestamp([u8; 24]);
+
+/// A moment as every log line writes one, for the fields of a line.
+#[must_use]
+pub fn moment(at: SystemTime) -> String {
+    Timestamp::new(at).as_str().to_owned()
+}
 
 impl Timestamp {
     /// Formats `at`; a time before 1970 or after 9999 becomes 1970.

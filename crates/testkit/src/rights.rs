@@ -45,7 +45,8 @@ impl Rights {
     #[must_use]
     pub fn identity(mut self, identity: &str) -> Self {
         let name = name(identity);
-        let identity = Identity { name, attributes: Vec::new(), admin: false, disabled: false };
+        let identity =
+            Identity { name, attributes: Vec::new(), admin: false, metrics: false, disabled: false };
         self.model.identities.insert(identity.name.clone(), Arc::new(identity));
         self
     }
@@ -62,11 +63,17 @@ impl Rights {
     pub fn token(mut self, token: &str, secret: &str) -> Self {
         let limits = Limits { services: Some(Vec::new()), ..Limits::default() };
         let name = name(token);
-        let token =
-            Token { name: name.clone(), attributes: Vec::new(), limits, admin: false, disabled: false };
-        let shown = token.name.as_str().to_owned();
-        self.model.tokens.insert(name, Arc::new(token));
-        self.secret(&shown, secret, None)
+        let token = Token {
+            name: name.clone(),
+            attributes: Vec::new(),
+            limits,
+            admin: false,
+            metrics: false,
+            disabled: false,
+        };
+        self.model.tokens.insert(name, Arc::new(token.clone()));
+        let token = token.name.as_str().to_owned();
+        self.secret(&token, secret, None)
     }
 
     /// One more secret of a token.

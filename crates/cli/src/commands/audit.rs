@@ -121,7 +121,7 @@ fn table(records: &[Value], width: Option<usize>) -> String {
             let record = Item(record.clone());
             let number = record.0.get("seq").map(ToString::to_string).unwrap_or_default();
             let at = record.0.get("at").map(moment).unwrap_or_default();
-            let what = format!("{} {}", record.text("kind"), record.name());
+            let what = format!("{} {}", record.text("kind"), record.name()).trim().to_owned();
             let [actor, address, action] =
                 ["actor", "address", "action"].map(|field| record.text(field).to_owned());
             vec![number, at, actor, address, action, what]
@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn records_are_a_table() {
         let records = [serde_json::json!({
-            "seq": 3, "at": 0, "actor": "token:ops", "address": "192.0.2.1:5", "action": "create",
+            "seq": 3, "at": "1970-01-01T00:00:00Z", "actor": "token:ops", "address": "192.0.2.1:5", "action": "create",
             "kind": "identity", "name": "x",
         })];
         assert_eq!(

@@ -31,9 +31,12 @@ pub(crate) enum Verb {
 /// The flags of a backup.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Create {
-    /// Where to write it, for its owner alone; what is there is replaced.
+    /// Where to write it, for its owner alone.
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// Replace a file that is there.
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     access: AccessArgs,
 }
@@ -59,10 +62,11 @@ impl Verb {
     }
 }
 
-async fn create(Create { file, access }: &Create) -> Result<ExitCode, CliError> {
-    let pending = Pending::at(file)?;
+async fn create(Create { file, force, access }: &Create) -> Result<ExitCode, CliError> {
+    let pending = Pending::new_at(file, *force)?;
     let mut interface = Interface::new(Client::new(access.target()?).patient_for(PATIENCE));
-    let answer = interface.call(Question::new(Method::POST, "/v1/backup")).await?;
+    let question = Question { accept: "*/*", ..Question::new(Method::POST, "/v1/backup") };
+    let answer = interface.call(question).await?;
     if !answer.body.starts_with(MAGIC) {
         return Err(CliError::failure("the gateway answered something that is no backup")
             .because(format!("{} bytes came that are not a database", answer.body.len()))

@@ -221,6 +221,12 @@ const TOKEN_ADMIN: Key<bool> = Key {
     presence: Presence::Default("false"),
     doc: "Whether it may use the admin interface.",
 };
+const TOKEN_METRICS: Key<bool> = Key {
+    name: "metrics",
+    kind: &SWITCH,
+    presence: Presence::Default("false"),
+    doc: "Whether it may read `/metrics`, and nothing else by this; goes with `limits`.",
+};
 const TOKEN_LIMITS: Row = Row::map(
     "limits",
     Presence::Optional("it may be used to offer everything"),
@@ -229,7 +235,14 @@ const TOKEN_LIMITS: Row = Row::map(
 const TOKEN_SECTION: Section = Section {
     title: "tokens[]",
     doc: "One shared token.",
-    rows: &[TOKEN_NAME.row(), TOKEN.row(), TOKEN_ATTRIBUTES, TOKEN_ADMIN.row(), TOKEN_LIMITS],
+    rows: &[
+        TOKEN_NAME.row(),
+        TOKEN.row(),
+        TOKEN_ATTRIBUTES,
+        TOKEN_ADMIN.row(),
+        TOKEN_METRICS.row(),
+        TOKEN_LIMITS,
+    ],
 };
 
 const LIMIT_HOSTS: Row = Row::list(
@@ -510,6 +523,18 @@ fn tokens(reader: &mut Reader<'_>, root: &Fields<'_>) -> Vec<LocalToken> {
         local.token.admin = reader.value(&fields, &TOKEN_ADMIN).unwrap_or(false);
         if fields.has(TOKEN_LIMITS.name) {
             local.token.limits = token_limits(reader, &fields);
+        }
+        local.token.metrics = reader.value(&fields, &TOKEN_METRICS).unwrap_or(false);
+        if local.token.check_metrics().is_err() {
+            let what = format!(
+                "{} is for a token with limits: one without may offer everything, and reads /metrics anyway",
+                fields.path(TOKEN_METRICS.name)
+            );
+            reader.problem(
+                fields.key_at(TOKEN_METRICS.name),
+                what,
+                "add `limits: {}`: it may offer nothing then",
+            );
         }
         tokens.push(local);
     }

@@ -37,8 +37,8 @@ impl<'n> Fields<'n> {
 
 const fn fields_of(kind: Kind) -> &'static [&'static str] {
     match kind {
-        Kind::Identity => &["kind", "name", "attributes", "admin", "disabled"],
-        Kind::Token => &["kind", "name", "attributes", "limits", "admin", "disabled"],
+        Kind::Identity => &["kind", "name", "attributes", "admin", "metrics", "disabled"],
+        Kind::Token => &["kind", "name", "attributes", "limits", "admin", "metrics", "disabled"],
         Kind::Config => &["kind", "name", "type", "data"],
         Kind::Service => &["kind", "name", "attributes", "configs"],
         Kind::ServicePolicy => &["kind", "name", "type", "semantic", "service_roles", "identity_roles"],
@@ -138,12 +138,14 @@ impl Reading<'_> {
             Kind::Identity => {
                 let attributes = self.list(fields, "attributes");
                 let (admin, disabled) = (self.switch(fields, "admin"), self.switch(fields, "disabled"));
-                Resource::Identity(Identity { name: name?, attributes, admin, disabled })
+                let metrics = self.switch(fields, "metrics");
+                Resource::Identity(Identity { name: name?, attributes, admin, metrics, disabled })
             }
             Kind::Token => {
                 let (attributes, limits) = (self.list(fields, "attributes"), self.limits(fields));
                 let (admin, disabled) = (self.switch(fields, "admin"), self.switch(fields, "disabled"));
-                Resource::Token(Token { name: name?, attributes, limits, admin, disabled })
+                let metrics = self.switch(fields, "metrics");
+                Resource::Token(Token { name: name?, attributes, limits, admin, metrics, disabled })
             }
             Kind::Config => {
                 let config_type = self.word(fields, "type", "host.v1 or intercept.v1");

@@ -1,6 +1,5 @@
 //! Batches of changes to resources: one transaction each, or one look at what it would do.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use adit_proto::name::Name;
@@ -8,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::check::{self, Touched};
+use super::check::{self, Given, Touched};
 use super::credentials::{self, Secret};
 use super::error::ChangeError;
 use super::kept;
@@ -60,6 +59,8 @@ pub struct Batch {
     pub prune: bool,
     /// Takes deleted identities, tokens and services out of the policies that name them, instead of refusing.
     pub force: bool,
+    /// It is well if what shall be deleted is not there.
+    pub ignore_missing: bool,
 }
 
 /// What became of a resource.
@@ -125,7 +126,7 @@ impl Changes {
         batch: Batch,
         now: Timestamp,
     ) -> Result<Outcome, ChangeError> {
-        let planned = Planning { batch: &batch, local: self.local_names(), actor, now };
+        let planned = Planning { batch: &batch, given: self.given(), actor, now };
         if batch.dry_run {
             let view = self.view();
             return Ok(Outcome { changes: planned.plan(&view)?.result, revision: view.revision });
@@ -148,7 +149,7 @@ impl Changes {
         let secret = Secret::generate(now)?;
         let name = token.name.clone();
         let batch = Batch { changes: vec![Change::Create(Resource::Token(token))], ..Batch::default() };
-        let planned = Planning { batch: &batch, local: self.local_names(), actor, now };
+        let planned = Planning { batch: &batch, given: self.given(), actor, now };
         let plan = |view: &View| {
             let mut plan = planned.plan(view)?;
             credentials::add_secret(&mut plan, &name, &secret, AuditAction::IssueSecret)?;
@@ -173,7 +174,7 @@ fn stamp(changes: &mut [Changed], revision: Revision) {
 /// All that a plan depends on beside the state it is made for.
 struct Planning<'a> {
     batch: &'a Batch,
-    local: BTreeSet<Name>,
+    given: Given,
     actor: &'a Actor,
     now: Timestamp,
 }
@@ -182,6 +183,11 @@ impl Planning<'_> {
     fn plan(&self, view: &View) -> Result<Plan<Vec<Changed>>, ChangeError> {
         let mut scratch = Scratch::new(&view.model);
         for change in &self.batch.changes {
+            let is_missing =
+                matches!(change, Change::Delete(..)) && !view.metas.contains_key(&change.about());
+            if is_missing && self.batch.ignore_missing {
+                continue;
+            }
             scratch.change(view, change)?;
         }
         if self.batch.prune {
@@ -190,7 +196,7 @@ impl Planning<'_> {
         if self.batch.force {
             scratch.unname();
         }
-        check::together(&scratch.model, &scratch.touched, &self.local)?;
+        check::together(&scratch.model, &scratch.touched, &self.given)?;
         let mut plan = Plan::nothing(Vec::with_capacity(scratch.order.len()));
         for (kind, name) in &scratch.order {
             self.add(&mut plan, view, (*kind, name), scratch.model.get(*kind, name))?;
@@ -244,8 +250,7 @@ impl Planning<'_> {
         };
         plan.audit.push(audit::Entry {
             action: audited,
-            kind,
-            name: name.clone(),
+            about: Some((kind, name.clone())),
             before: shown_before,
             after: shown_after,
         });

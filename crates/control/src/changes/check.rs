@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use adit_proto::name::Name;
 
+use super::OwnPorts;
 use super::error::ChangeError;
 use super::kept::Key;
 use super::view::View;
@@ -27,6 +28,15 @@ const NAMED: usize = 5;
 pub(super) struct Touched {
     pub(super) written: BTreeSet<(Kind, Name)>,
     pub(super) deleted: BTreeSet<(Kind, Name)>,
+}
+
+/// What the configuration says, which resources have to fit.
+#[derive(Debug, Default)]
+pub(super) struct Given {
+    /// The names of the configuration file's tokens.
+    pub(super) tokens: BTreeSet<Name>,
+    /// The gateway's own ports, with what each is for.
+    pub(super) ports: OwnPorts,
 }
 
 /// Checks a resource for itself.
@@ -73,11 +83,11 @@ fn bounds(resource: &Resource) -> Result<(), String> {
     }
 }
 
-/// Checks what a batch leaves behind. `local` are the names of the configuration file's tokens.
+/// Checks what a batch leaves behind.
 ///
 /// # Errors
 /// The first rule that is broken, with who breaks it.
-pub(super) fn together(model: &Model, touched: &Touched, local: &BTreeSet<Name>) -> Result<(), ChangeError> {
+pub(super) fn together(model: &Model, touched: &Touched, given: &Given) -> Result<(), ChangeError> {
     if model.count() > MAX_RESOURCES {
         return Err(ChangeError::client(
             "full",
@@ -93,7 +103,7 @@ pub(super) fn together(model: &Model, touched: &Touched, local: &BTreeSet<Name>)
             referrers().refuse(*kind, name)?;
         }
     }
-    let mut routes = false;
+    let (mut routes, local) = (false, &given.tokens);
     for (kind, name) in &touched.written {
         match model.get(*kind, name) {
             Some(Resource::Identity(_) | Resource::Token(_)) => one_owner(model, local, *kind, name)?,
@@ -108,6 +118,7 @@ pub(super) fn together(model: &Model, touched: &Touched, local: &BTreeSet<Name>)
             Some(Resource::Route(route)) => {
                 routes = true;
                 target(model, &route)?;
+                own_ports(&route, &given.ports)?;
             }
             None => {}
         }
@@ -190,6 +201,22 @@ fn target(model: &Model, route: &Route) -> Result<(), ChangeError> {
         Ok(())
     } else {
         Err(missing(Kind::Route, &route.name, Kind::Service, &route.service))
+    }
+}
+
+/// A route leads from no port where the gateway itself listens: nobody would ever get to its service.
+fn own_ports(route: &Route, own: &OwnPorts) -> Result<(), ChangeError> {
+    match route.ports.iter().find_map(|port| own.get_key_value(port)) {
+        None => Ok(()),
+        Some((port, purpose)) => Err(ChangeError::client(
+            "claimed",
+            409,
+            format!(
+                "route `{}` would lead from port {port}, which is the gateway's own ({purpose})",
+                route.name
+            ),
+            "choose another port, or have the gateway listen elsewhere",
+        )),
     }
 }
 

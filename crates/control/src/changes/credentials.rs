@@ -1,5 +1,6 @@
 //! What opens doors: invitations, certificates that are listed, secrets of tokens.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::kept::{self, Enrollment};
 use super::view::View;
 use super::{Changes, Plan};
 use crate::audit::{self, Actor, AuditAction};
-use crate::model::{Credential, Identity, Kind, SecretText, Timestamp, TokenSecret};
+use crate::model::{Credential, Identity, Kind, SecretText, Timestamp, TokenSecret, rfc3339};
 use crate::store::Expect;
 
 /// Invitations of one identity that are open at once; the oldest goes for a new one.
@@ -47,6 +48,15 @@ pub struct Secret {
     pub secret: SecretText,
     /// When it was made.
     pub issued_at: Timestamp,
+}
+
+/// Which certificates of an identity are not good any more, and which still are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Revoked {
+    /// The serial numbers of those that were revoked.
+    pub serials: Vec<String>,
+    /// The serial numbers of those that are good as before.
+    pub remaining: Vec<String>,
 }
 
 impl Secret {
@@ -111,7 +121,7 @@ impl Changes {
             let enrollment = Enrollment { identity: identity.clone(), created_at: now, expires_at };
             plan.writes.push(kept::put(kept::enrollment_key(&jti), &enrollment)?);
             plan.expect.push(Expect::Present(kept::resource_key(Kind::Identity, identity)));
-            let after = json!({ "jti": jti, "expires_at": expires_at });
+            let after = json!({ "jti": jti, "expires_at": rfc3339(expires_at) });
             plan.audit.push(entry(AuditAction::Invite, Kind::Identity, identity, None, Some(after)));
             Ok(plan)
         };
@@ -120,6 +130,7 @@ impl Changes {
     }
 
     /// Uses an invitation up and lists the certificate that was issued for it: of many attempts at once, one succeeds.
+    /// `from` is where whoever uses it connected from.
     ///
     /// # Errors
     /// It was used before, has ended or is another identity's; the identity is gone or disabled; or the store does not
@@ -129,6 +140,7 @@ impl Changes {
         jti: &str,
         identity: &Name,
         credential: Credential,
+        from: Option<SocketAddr>,
         now: Timestamp,
     ) -> Result<(), ChangeError> {
         let plan = |view: &View| {
@@ -164,10 +176,11 @@ impl Changes {
             ));
             Ok(plan)
         };
-        self.commit(&itself(identity), now, plan).await.map(drop)
+        self.commit(&itself(identity, from), now, plan).await.map(drop)
     }
 
-    /// Lists a certificate that follows another one. Both are good until they end.
+    /// Lists a certificate that follows another one. Both are good until they end. `from` is where whoever has it
+    /// connected from.
     ///
     /// # Errors
     /// The old one is not listed (any more) or has ended, the identity is gone or disabled, or the store does not
@@ -177,6 +190,7 @@ impl Changes {
         identity: &Name,
         old_serial: &str,
         credential: Credential,
+        from: Option<SocketAddr>,
         now: Timestamp,
     ) -> Result<(), ChangeError> {
         let plan = |view: &View| {
@@ -202,15 +216,19 @@ impl Changes {
             }
             let mut plan = Plan::nothing(());
             plan.expect.push(Expect::Present(kept::credential_key(identity, old_serial)));
+            let is_listed = |serial: &&String| listed.iter().any(|it| it.serial == **serial);
+            let before = old.renewed_from.iter().filter(is_listed).chain([&old.serial]).cloned();
+            let credential = Credential { renewed_from: before.collect(), ..credential.clone() };
             list(&mut plan, view, identity, &credential, Some(old_serial), now)?;
             let (before, after) = (Some(shown(old)), Some(shown(&credential)));
             plan.audit.push(entry(AuditAction::Renew, Kind::Identity, identity, before, after));
             Ok(plan)
         };
-        self.commit(&itself(identity), now, plan).await.map(drop)
+        self.commit(&itself(identity, from), now, plan).await.map(drop)
     }
 
-    /// Revokes one certificate of an identity, or all of them with its open invitations. Returns how many.
+    /// Revokes one certificate of an identity with those that were renewed from it, or all of them with its open
+    /// invitations.
     ///
     /// # Errors
     /// There is no such identity or certificate, or the store does not answer.
@@ -220,32 +238,55 @@ impl Changes {
         identity: &Name,
         serial: Option<&str>,
         now: Timestamp,
-    ) -> Result<usize, ChangeError> {
+    ) -> Result<Revoked, ChangeError> {
         let plan = |view: &View| {
             known(view, Kind::Identity, identity)?;
             let listed = view.model.credentials.get(identity).map_or(&[][..], |held| &held[..]);
-            let mut plan = Plan::nothing(0);
-            for credential in listed.iter().filter(|it| serial.is_none_or(|serial| it.serial == serial)) {
-                plan.result += 1;
+            if let Some(serial) = serial.filter(|serial| listed.iter().all(|it| it.serial != **serial)) {
+                return Err(ChangeError::client(
+                    "not_found",
+                    404,
+                    format!("`{identity}` has no certificate {serial}"),
+                    format!("see which it has: GET /v1/identities/{identity}"),
+                ));
+            }
+            let mut plan = Plan::nothing(Revoked::default());
+            for credential in listed {
+                if serial.is_some_and(|serial| !credential.rests_on(serial)) {
+                    if now < credential.not_after {
+                        plan.result.remaining.push(credential.serial.clone());
+                    }
+                    continue;
+                }
+                plan.result.serials.push(credential.serial.clone());
                 plan.writes.push(kept::delete(kept::credential_key(identity, &credential.serial)));
                 let before = Some(shown(credential));
                 plan.audit.push(entry(AuditAction::RevokeCredential, Kind::Identity, identity, before, None));
             }
-            match serial {
-                Some(serial) if plan.result == 0 => {
-                    return Err(ChangeError::client(
-                        "not_found",
-                        404,
-                        format!("`{identity}` has no certificate {serial}"),
-                        format!("see which it has: GET /v1/identities/{identity}"),
-                    ));
-                }
-                Some(_) => {}
-                None => remove_invitations(&mut plan, view, identity),
+            if serial.is_none() {
+                remove_invitations(&mut plan, view, identity);
             }
             Ok(plan)
         };
-        self.commit(actor, now, plan).await.map(|(count, _)| count)
+        self.commit(actor, now, plan).await.map(|(revoked, _)| revoked)
+    }
+
+    /// Notes that somebody was given a copy of everything.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn note_backup(self: &Arc<Self>, actor: &Actor, now: Timestamp) -> Result<(), ChangeError> {
+        let plan = |_: &View| {
+            let mut plan = Plan::nothing(());
+            plan.audit.push(audit::Entry {
+                action: AuditAction::Backup,
+                about: None,
+                before: None,
+                after: None,
+            });
+            Ok(plan)
+        };
+        self.commit(actor, now, plan).await.map(drop)
     }
 
     /// Gives a token that has no secret one.
@@ -332,7 +373,7 @@ impl Changes {
             for secret in listed.iter().filter(|it| id.is_none_or(|id| it.id == id)) {
                 plan.result += 1;
                 plan.writes.push(kept::delete(kept::secret_key(token, &secret.id)));
-                let before = Some(json!({ "id": secret.id, "issued_at": secret.issued_at }));
+                let before = Some(json!({ "id": secret.id, "issued_at": rfc3339(secret.issued_at) }));
                 plan.audit.push(entry(AuditAction::RevokeSecret, Kind::Token, token, before, None));
             }
             match id {
@@ -406,7 +447,7 @@ pub(super) fn add_secret<T>(
     action: AuditAction,
 ) -> Result<(), ChangeError> {
     plan.writes.push(kept::put(kept::secret_key(token, &secret.id), &secret.listed())?);
-    let after = json!({ "id": secret.id, "issued_at": secret.issued_at });
+    let after = json!({ "id": secret.id, "issued_at": rfc3339(secret.issued_at) });
     plan.audit.push(entry(action, Kind::Token, token, None, Some(after)));
     Ok(())
 }
@@ -451,12 +492,18 @@ fn enabled<'a>(view: &'a View, identity: &Name) -> Result<&'a Identity, ChangeEr
     Ok(found)
 }
 
-fn itself(identity: &Name) -> Actor {
-    Actor { name: format!("identity:{identity}"), address: None }
+fn itself(identity: &Name, address: Option<SocketAddr>) -> Actor {
+    Actor { name: format!("identity:{identity}"), address }
 }
 
 fn shown(credential: &Credential) -> Value {
-    serde_json::to_value(credential).unwrap_or_default()
+    let Credential { serial, issued_at, not_after, renewed_from } = credential;
+    let mut shown =
+        json!({ "serial": serial, "issued_at": rfc3339(*issued_at), "not_after": rfc3339(*not_after) });
+    if let (Value::Object(fields), false) = (&mut shown, renewed_from.is_empty()) {
+        fields.insert("renewed_from".to_owned(), json!(renewed_from));
+    }
+    shown
 }
 
 fn entry(
@@ -466,5 +513,5 @@ fn entry(
     before: Option<Value>,
     after: Option<Value>,
 ) -> audit::Entry {
-    audit::Entry { action, kind, name: name.clone(), before, after }
+    audit::Entry { action, about: Some((kind, name.clone())), before, after }
 }

@@ -152,7 +152,7 @@ proptest! {
                     }
                 };
                 let batch = resources.into_iter().map(of).collect();
-                let batch = Batch { changes: batch, force, prune, dry_run: false };
+                let batch = Batch { changes: batch, force, prune, dry_run: false, ignore_missing: false };
                 // Many are refused, because of what they refer to; that leaves everything as it was.
                 drop(changes.apply(&Actor::local(), batch, NOW).await);
                 let (known, held) = (changes.view(), follow::load(&**changes.store()).await.unwrap());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::*;
-use crate::audit::AuditAction;
+use crate::audit::{AuditAction, AuditQuery};
 use crate::model::{Credential, Resource};
 use crate::store::memory::MemoryStore;
 
@@ -44,12 +44,21 @@ fn route(name: &str, host: &str, service: &str) -> Resource {
 }
 
 fn credential(serial: &str, life: u64) -> Credential {
-    Credential { serial: serial.to_owned(), issued_at: NOW, not_after: NOW + life }
+    Credential { serial: serial.to_owned(), issued_at: NOW, not_after: NOW + life, renewed_from: Vec::new() }
 }
 
 async fn open_on(store: SharedStore) -> Arc<Changes> {
     let snapshots = Arc::new(Snapshots::new(crate::Rules::default()));
     Changes::open(store, Local::default(), snapshots, NOW).await.unwrap()
+}
+
+/// Where whoever enrolls connects from.
+fn from() -> Option<std::net::SocketAddr> {
+    Some(([192, 0, 2, 1], 4711).into())
+}
+
+fn names(all: &[&str]) -> Vec<String> {
+    all.iter().map(|it| (*it).to_owned()).collect()
 }
 
 async fn empty() -> Arc<Changes> {
@@ -122,7 +131,7 @@ async fn what_is_kept_is_there_after_a_restart() {
     let first = open_on(Arc::clone(&store)).await;
     first.put_all(vec![identity("alice"), service("web"), policy("p", "@web", "@alice")]).await;
     let invitation = first.invite(&actor(), &name("alice"), Duration::from_secs(60), NOW).await.unwrap();
-    first.redeem(&invitation.jti, &name("alice"), credential("01", 60), NOW).await.unwrap();
+    first.redeem(&invitation.jti, &name("alice"), credential("01", 60), None, NOW).await.unwrap();
     let second = open_on(store).await;
     assert_eq!((second.model(), second.revision()), (first.model(), first.revision()));
     assert_eq!(second.export().0, first.export().0);
@@ -319,10 +328,13 @@ async fn of_sixty_four_attempts_to_redeem_one_succeeds() {
     let invitation =
         gateways[0].invite(&actor(), &name("alice"), Duration::from_secs(60), NOW).await.unwrap();
     gateways[1].reload().await.unwrap();
-    let attempts = (0..64).map(|i| {
-        let (changes, jti) = (Arc::clone(&gateways[i % 2]), invitation.jti.clone());
-        async move { changes.redeem(&jti, &name("alice"), credential(&format!("{i:02x}"), 60), NOW).await }
-    });
+    let attempts =
+        (0..64).map(|i| {
+            let (changes, jti) = (Arc::clone(&gateways[i % 2]), invitation.jti.clone());
+            async move {
+                changes.redeem(&jti, &name("alice"), credential(&format!("{i:02x}"), 60), None, NOW).await
+            }
+        });
     let results = futures_util::future::join_all(attempts).await;
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
     assert!(results.iter().flat_map(|it| it.as_ref().err()).all(|error| error.code == "enrollment_used"));
@@ -340,7 +352,7 @@ async fn an_invitation_is_for_one_identity_for_a_time_and_while_it_is_enabled() 
     assert_eq!(invitation.expires_at, NOW + 60);
     let redeem = |who: &'static str, now: Timestamp| {
         let (jti, changes) = (invitation.jti.clone(), Arc::clone(&changes));
-        async move { changes.redeem(&jti, &name(who), credential("01", 60), now).await.unwrap_err().code }
+        async move { changes.redeem(&jti, &name(who), credential("01", 60), None, now).await.unwrap_err().code }
     };
     assert_eq!(redeem("bob", NOW).await, "enrollment_used");
     assert_eq!(redeem("alice", NOW + 60).await, "enrollment_expired");
@@ -364,8 +376,8 @@ async fn a_certificate_is_renewed_by_one_that_is_good_and_revoked_at_once() {
     changes.put_all(vec![identity("alice")]).await;
     let alice = name("alice");
     let invitation = changes.invite(&actor(), &alice, Duration::from_secs(60), NOW).await.unwrap();
-    changes.redeem(&invitation.jti, &alice, credential("01", 60), NOW).await.unwrap();
-    changes.renew(&alice, "01", credential("02", 120), NOW + 40).await.unwrap();
+    changes.redeem(&invitation.jti, &alice, credential("01", 60), from(), NOW).await.unwrap();
+    changes.renew(&alice, "01", credential("02", 120), from(), NOW + 40).await.unwrap();
     let serials = |changes: &Arc<Changes>| -> Vec<String> {
         changes
             .model()
@@ -374,17 +386,104 @@ async fn a_certificate_is_renewed_by_one_that_is_good_and_revoked_at_once() {
             .map_or_else(Vec::new, |held| held.iter().map(|it| it.serial.clone()).collect())
     };
     assert_eq!(serials(&changes), ["01", "02"], "streams of the old one go on");
-    let late = changes.renew(&alice, "01", credential("03", 120), NOW + 60).await.unwrap_err();
+    let late = changes.renew(&alice, "01", credential("03", 120), None, NOW + 60).await.unwrap_err();
     assert_eq!((late.code, late.status), ("revoked", 403));
-    changes.renew(&alice, "02", credential("03", 180), NOW + 80).await.unwrap();
+    changes.renew(&alice, "02", credential("03", 180), None, NOW + 80).await.unwrap();
     assert_eq!(serials(&changes), ["02", "03"], "what has ended is not listed any more");
-    assert_eq!(changes.revoke_credentials(&actor(), &alice, Some("02"), NOW).await.unwrap(), 1);
+    let audited = changes.audit(&AuditQuery { limit: 100, ..AuditQuery::default() }).await.unwrap();
+    let of = |action| audited.records.iter().find(|it| it.action == action).unwrap();
+    for action in [AuditAction::Enroll, AuditAction::Renew] {
+        let (record, address) = (of(action), from().map(|it| it.to_string()));
+        assert_eq!((record.actor.as_str(), &record.address), ("identity:alice", &address));
+        assert!(record.after.as_ref().unwrap()["not_after"].as_str().unwrap().ends_with('Z'), "{record:?}");
+    }
+    let revoked = changes.revoke_credentials(&actor(), &alice, Some("02"), NOW).await.unwrap();
+    assert_eq!((revoked.serials, revoked.remaining), (names(&["02", "03"]), Vec::new()));
     assert!(changes.snapshots.current().credential("alice", "02", NOW).is_none());
-    assert!(changes.snapshots.current().credential("alice", "03", NOW).is_some());
+    assert!(changes.snapshots.current().credential("alice", "03", NOW).is_none());
     assert_eq!(changes.revoke_credentials(&actor(), &alice, Some("02"), NOW).await.unwrap_err().status, 404);
-    assert_eq!(changes.revoke_credentials(&actor(), &alice, None, NOW).await.unwrap(), 1);
     assert_eq!(serials(&changes), [""; 0]);
-    assert_eq!(changes.revoke_credentials(&actor(), &alice, None, NOW).await.unwrap(), 0);
+    assert_eq!(changes.revoke_credentials(&actor(), &alice, None, NOW).await.unwrap(), Revoked::default());
+}
+
+#[tokio::test]
+async fn a_certificate_takes_those_along_that_were_renewed_from_it_and_no_others() {
+    let changes = empty().await;
+    changes.put_all(vec![identity("alice")]).await;
+    let alice = name("alice");
+    for serial in ["a0", "b0"] {
+        let invitation = changes.invite(&actor(), &alice, Duration::from_secs(60), NOW).await.unwrap();
+        changes.redeem(&invitation.jti, &alice, credential(serial, 900), None, NOW).await.unwrap();
+    }
+    // Two from the same one, as by somebody who has copied its file; and one from one of these.
+    for (old, new) in [("a0", "a1"), ("a0", "a2"), ("a1", "a3"), ("b0", "b1")] {
+        let renewed = Credential { issued_at: NOW - 600, ..credential(new, 900) };
+        changes.renew(&alice, old, renewed, None, NOW).await.unwrap();
+    }
+    let revoked = changes.revoke_credentials(&actor(), &alice, Some("a1"), NOW).await.unwrap();
+    let sorted = |mut serials: Vec<String>| {
+        serials.sort();
+        serials
+    };
+    assert_eq!(sorted(revoked.serials), ["a1", "a3"]);
+    assert_eq!(sorted(revoked.remaining), ["a0", "a2", "b0", "b1"]);
+    let revoked = changes.revoke_credentials(&actor(), &alice, Some("a0"), NOW).await.unwrap();
+    assert_eq!(
+        (sorted(revoked.serials), sorted(revoked.remaining)),
+        (names(&["a0", "a2"]), names(&["b0", "b1"]))
+    );
+}
+
+#[tokio::test]
+async fn a_backup_leaves_a_record_that_is_about_no_resource() {
+    let changes = empty().await;
+    changes.note_backup(&actor(), NOW).await.unwrap();
+    let page = changes.audit(&AuditQuery { limit: 10, ..AuditQuery::default() }).await.unwrap();
+    let record = serde_json::to_value(&page.records[0]).unwrap();
+    assert_eq!(record["action"], "backup");
+    assert!(record.get("kind").is_none() && record.get("name").is_none(), "{record}");
+    assert!(record["at"].as_str().unwrap().ends_with('Z'), "{record}");
+}
+
+#[tokio::test]
+async fn no_route_leads_from_a_port_of_the_gateway_itself() {
+    let changes = empty().await;
+    changes.put_all(vec![service("web")]).await;
+    let leads =
+        |port: u16| resource(json!({ "kind": "route", "name": "r", "ports": [port], "service": "web" }));
+    changes.put_all(vec![leads(8123)]).await;
+    changes.reserve([(8123, "control port")].into());
+    let error = changes.doing(vec![Change::Put(leads(8123))]).await.unwrap_err();
+    assert_eq!((error.code, error.status), ("claimed", 409));
+    assert!(error.message.contains("port 8123, which is the gateway's own (control port)"), "{error}");
+    // What was there before can be mended and deleted.
+    changes.doing(vec![Change::Put(leads(8124))]).await.unwrap();
+}
+
+#[tokio::test]
+async fn several_are_deleted_together_or_not_at_all() {
+    let changes = empty().await;
+    changes
+        .put_all(vec![service("a"), service("b"), service("c"), identity("i"), policy("p", "@b", "@i")])
+        .await;
+    let delete = |names: &[&str]| -> Vec<Change> {
+        names.iter().map(|it| Change::Delete(Kind::Service, name(it), None)).collect()
+    };
+    assert_eq!(changes.doing(delete(&["a", "b", "c"])).await.unwrap_err().code, "in_use");
+    assert_eq!(changes.doing(delete(&["a", "none"])).await.unwrap_err().code, "not_found");
+    assert!(changes.get(Kind::Service, &name("a")).is_some(), "nothing happened");
+    let batch =
+        Batch { changes: delete(&["a", "none", "b"]), force: true, ignore_missing: true, ..Batch::default() };
+    let outcome = changes.apply(&actor(), batch, NOW).await.unwrap();
+    let done: Vec<_> = outcome.changes.iter().map(|it| (it.action, it.kind, it.name.as_str())).collect();
+    assert_eq!(
+        done,
+        [
+            (Action::Delete, Kind::Service, "a"),
+            (Action::Delete, Kind::Service, "b"),
+            (Action::Delete, Kind::ServicePolicy, "p"),
+        ]
+    );
 }
 
 #[tokio::test]
@@ -424,7 +523,7 @@ async fn what_has_ended_is_tidied_away() {
     let alice = name("alice");
     let invitation = changes.invite(&actor(), &alice, Duration::from_secs(60), NOW).await.unwrap();
     changes.invite(&actor(), &alice, Duration::from_secs(60), NOW).await.unwrap();
-    changes.redeem(&invitation.jti, &alice, credential("01", 60), NOW).await.unwrap();
+    changes.redeem(&invitation.jti, &alice, credential("01", 60), None, NOW).await.unwrap();
     changes.tidy(NOW + 59).await;
     assert_eq!((changes.view().enrollments.len(), changes.model().credentials.len()), (1, 1));
     changes.tidy(NOW + 60).await;
@@ -447,7 +546,10 @@ async fn the_audit_log_says_who_changed_what_and_never_a_secret() {
     assert_eq!(actions, [Create, Update, Create, IssueSecret, Delete]);
     let update = &records[1];
     assert_eq!((update.actor.as_str(), update.address.as_deref()), ("token:ops", Some("192.0.2.7:4000")));
-    assert_eq!((update.at, update.kind, update.name.as_str()), (NOW, Kind::Identity, "alice"));
+    assert_eq!(
+        (update.at, update.kind, update.name.as_ref().map(Name::as_str)),
+        (NOW, Some(Kind::Identity), Some("alice"))
+    );
     assert_eq!(update.before, Some(json!({ "kind": "identity", "name": "alice" })));
     assert_eq!(update.after, Some(json!({ "kind": "identity", "name": "alice", "admin": true })));
     let text = serde_json::to_string(&records).unwrap();
@@ -475,8 +577,7 @@ async fn the_audit_log_says_who_changed_what_and_never_a_secret() {
 fn the_audit_log_is_bounded_and_says_how_much_it_has_dropped() {
     let entry = || audit::Entry {
         action: AuditAction::Update,
-        kind: Kind::Service,
-        name: name("web"),
+        about: Some((Kind::Service, name("web"))),
         before: None,
         after: None,
     };

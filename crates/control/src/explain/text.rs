@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use super::{EndpointView, Explanation, PolicyView};
-use crate::model::{Role, Semantic, Timestamp};
+use crate::model::{Role, Semantic, rfc3339};
 
 const WIDTH: usize = 100;
 
@@ -73,16 +73,7 @@ fn offered(endpoint: &EndpointView) -> String {
             format!("last probe {}, {} s ago", if probe.ok { "ok" } else { "failed" }, probe.age_seconds)
         }
     };
-    format!("{identity} to {upstream} (agent {agent}, since {}; {probe})", date(*since))
-}
-
-/// In UTC, as RFC 3339 writes it.
-fn date(at: Timestamp) -> String {
-    i64::try_from(at)
-        .ok()
-        .and_then(|at| time::OffsetDateTime::from_unix_timestamp(at).ok())
-        .and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok())
-        .unwrap_or_else(|| at.to_string())
+    format!("{identity} to {upstream} (agent {agent}, since {}; {probe})", rfc3339(*since))
 }
 
 /// Lines of words, each begun with the indent, the later ones with two blanks more.

@@ -8,10 +8,7 @@ use adit_proto::name::Name;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize as _;
 
-use super::{Identity, Route, Service, ServiceConfig, ServicePolicy, Token};
-
-/// Seconds since 1970 (UTC), as the store and the interface write times.
-pub type Timestamp = u64;
+use super::{Identity, Route, Service, ServiceConfig, ServicePolicy, Timestamp, Token};
 
 /// What a snapshot is compiled from. A copy shares the resources, and so does a snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,6 +41,17 @@ pub struct Credential {
     pub issued_at: Timestamp,
     /// When it ends.
     pub not_after: Timestamp,
+    /// The serial numbers of those that it was renewed from, the first one first, as far as they were still listed then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub renewed_from: Vec<String>,
+}
+
+impl Credential {
+    /// Whether it is this certificate, or was renewed from it.
+    #[must_use]
+    pub fn rests_on(&self, serial: &str) -> bool {
+        self.serial == serial || self.renewed_from.iter().any(|before| before == serial)
+    }
 }
 
 /// One secret of a token.

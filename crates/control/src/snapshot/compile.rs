@@ -49,12 +49,14 @@ fn members(model: &Model, tokens: &[Arc<Token>]) -> Vec<Member> {
     let identities = model.identities.values().map(|it| Member {
         who: Who::Identity(it.name.clone()),
         is_admin: it.admin,
+        reads_metrics: it.metrics,
         is_disabled: it.disabled,
         source: Source::Identity(Arc::clone(it), model.credentials.get(&it.name).map(Arc::clone)),
     });
     let tokens = tokens.iter().map(|it| Member {
         who: Who::Token(it.name.clone()),
         is_admin: it.admin,
+        reads_metrics: it.metrics,
         is_disabled: it.disabled,
         source: Source::Token(Arc::clone(it)),
     });

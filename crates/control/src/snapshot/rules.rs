@@ -61,7 +61,9 @@ impl LocalToken {
     #[must_use]
     pub fn new(name: Name, secret: SecretText) -> Self {
         let limits = Limits::default();
-        Self { token: Token { name, attributes: Vec::new(), limits, admin: false, disabled: false }, secret }
+        let token =
+            Token { name, attributes: Vec::new(), limits, admin: false, metrics: false, disabled: false };
+        Self { token, secret }
     }
 }
 

@@ -24,7 +24,12 @@ fn compiled(resources: &[serde_json::Value], held: &[(&str, &str, Timestamp)]) -
         model.put(serde_json::from_value(resource.clone()).unwrap());
     }
     for (identity, serial, not_after) in held {
-        let credential = Credential { serial: (*serial).to_owned(), issued_at: 0, not_after: *not_after };
+        let credential = Credential {
+            serial: (*serial).to_owned(),
+            issued_at: 0,
+            not_after: *not_after,
+            renewed_from: Vec::new(),
+        };
         Arc::make_mut(model.credentials.entry(identity.parse().unwrap()).or_default()).push(credential);
     }
     Snapshot::compile(Generation::FIRST, &model, &Local::default())
@@ -62,6 +67,10 @@ fn who_is_there_and_who_may_administer() {
             json!({"kind": "identity", "name": "bob"}),
             json!({"kind": "identity", "name": "cy", "admin": true, "disabled": true}),
             json!({"kind": "token", "name": "ops", "admin": true}),
+            json!({"kind": "token", "name": "scraper", "metrics": true, "limits": {"hosts": []}}),
+            json!({"kind": "token", "name": "agents", "limits": {"hosts": ["a.example"]}}),
+            json!({"kind": "identity", "name": "watcher", "metrics": true}),
+            json!({"kind": "identity", "name": "gone", "metrics": true, "disabled": true}),
         ],
         &[],
     );
@@ -77,6 +86,19 @@ fn who_is_there_and_who_may_administer() {
         (Who::Public, true, false),
     ] {
         assert_eq!((snapshot.exists(&who), snapshot.is_admin(&who)), (exists, is_admin), "{who}");
+    }
+    for (who, looks_around, reads_metrics) in [
+        (identity("ann"), true, true),
+        (identity("bob"), false, false),
+        (identity("watcher"), false, true),
+        (identity("gone"), false, false),
+        (token("ops"), true, true),
+        (token("scraper"), false, true),
+        (token("agents"), false, false),
+        (Who::Public, false, false),
+    ] {
+        let may = (snapshot.may_look_around(&who), snapshot.may_read_metrics(&who));
+        assert_eq!(may, (looks_around, reads_metrics), "{who}");
     }
 }
 

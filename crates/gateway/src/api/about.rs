@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use super::answer::json;
 use super::problem::Problem;
 use super::{Api, Asker};
+use crate::grants::now;
 use crate::status;
 
 /// The gateway.
@@ -61,11 +62,14 @@ pub(super) struct WhoAnswer {
     name: String,
     /// Whether it may change resources.
     admin: bool,
+    /// Whether it may read `/metrics`.
+    metrics: bool,
 }
 
 pub(super) async fn whoami(State(api): State<Api>, asker: Asker) -> Response<Body> {
-    let admin = asker.proven.is_admin(&api.snapshots.current());
-    json(StatusCode::OK, &WhoAnswer { name: asker.actor().name, admin })
+    let snapshot = api.snapshots.current();
+    let (admin, metrics) = (asker.proven.is_admin(&snapshot), snapshot.may_read_metrics(&asker.proven.who));
+    json(StatusCode::OK, &WhoAnswer { name: asker.actor().name, admin, metrics })
 }
 
 pub(super) async fn openapi() -> Response<Body> {
@@ -94,8 +98,9 @@ pub(super) async fn reload(State(api): State<Api>) -> Result<Response<Body>, Pro
     }
 }
 
-/// The store's file as of now.
-pub(super) async fn backup(State(api): State<Api>) -> Result<Response<Body>, Problem> {
+/// The store's file as of now. Who was given it stands in the audit log; but a full disk, where nothing can be written
+/// any more, is when a backup is needed most: then it stands in the gateway's log alone.
+pub(super) async fn backup(State(api): State<Api>, asker: Asker) -> Result<Response<Body>, Problem> {
     let unwritten = |error: std::io::Error| {
         let next = "look at the gateway's temporary directory and its disk";
         Problem::gateway("unavailable", 503, format!("the backup cannot be written: {error}"), next)
@@ -111,6 +116,14 @@ pub(super) async fn backup(State(api): State<Api>) -> Result<Response<Body>, Pro
         Err(error) => return Err(adit_control::ChangeError::from(error).into()),
     }
     let bytes = tokio::fs::read(&path).await.map_err(unwritten)?;
+    let actor = asker.actor();
+    let address = actor.address.map(tracing::field::display);
+    match api.changes.note_backup(&actor, now()).await {
+        Ok(()) => tracing::info!(actor = actor.name, address, "a backup was made"),
+        Err(error) => {
+            tracing::error!(actor = actor.name, address, %error, "a backup was made, and cannot be recorded");
+        }
+    }
     let mut response = Response::new(Body::from(bytes));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/vnd.sqlite3"));

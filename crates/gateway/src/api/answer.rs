@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use adit_control::changes::Stored;
-use adit_control::model::{Credential, Kind, Model, Timestamp};
+use adit_control::model::{Credential, Kind, Model, rfc3339};
 use adit_proto::name::Name;
 use axum::body::Body;
 use axum::response::Response;
@@ -11,8 +11,6 @@ use http::StatusCode;
 use http::header::{self, HeaderValue};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 /// A JSON answer. It is never kept by anybody in between.
 pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response<Body> {
@@ -75,13 +73,13 @@ pub(super) fn item(stored: &Stored, presence: &Presence<'_>) -> Value {
 }
 
 fn credentials(model: &Model, name: &Name) -> Vec<Value> {
-    let show = |Credential { serial, issued_at, not_after }: &Credential| json!({ "serial": serial, "issued_at": rfc3339(*issued_at), "not_after": rfc3339(*not_after) });
+    let show = |Credential { serial, issued_at, not_after, renewed_from }: &Credential| {
+        let mut shown =
+            json!({ "serial": serial, "issued_at": rfc3339(*issued_at), "not_after": rfc3339(*not_after) });
+        if let (Value::Object(fields), false) = (&mut shown, renewed_from.is_empty()) {
+            fields.insert("renewed_from".to_owned(), json!(renewed_from));
+        }
+        shown
+    };
     model.credentials.get(name).map_or_else(Vec::new, |held| held.iter().map(show).collect())
-}
-
-/// A time in UTC.
-pub(super) fn rfc3339(at: Timestamp) -> String {
-    let seconds = i64::try_from(at).unwrap_or(i64::MAX);
-    let time = OffsetDateTime::from_unix_timestamp(seconds).ok();
-    time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
 }

@@ -15,6 +15,7 @@ use serde::{Deserialize as _, Deserializer};
 use serde_json::{Number, Value, error::Category};
 
 use super::problem::Problem;
+use super::strict;
 
 /// Bytes of a document at most.
 pub(super) const MAX_BODY: usize = 1024 * 1024;
@@ -115,6 +116,10 @@ async fn bytes(headers: &HeaderMap, body: Body, limit: usize) -> Result<Vec<u8>,
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    if let Some(key) = strict::twice(bytes) {
+        let message = format!("the key `{key}` stands twice in one object of the document");
+        return Err(Problem::client("duplicate_key", 400, message, "say it once"));
+    }
     let parsed = serde_json::from_slice(bytes).map_err(|error| unfit(&error))?;
     // The library would take the fields in their order as well, without their names.
     match bytes.trim_ascii_start().first() {

@@ -16,9 +16,9 @@ use super::answer::json;
 use super::asked::{Wanted, name};
 use super::problem::Problem;
 use super::resources::page_size;
+use super::routes::LINES;
 use super::{Api, Streaming};
 
-const LINES: &str = "application/x-ndjson";
 /// Records that are read at a time for an export.
 const CHUNK: usize = 1000;
 

@@ -1,6 +1,8 @@
 //! Many resources at once: apply and export.
 
-use adit_control::changes::{Batch, Change, Changed};
+use adit_control::changes::{Batch, Change, Changed, Outcome};
+use adit_control::model::Kind;
+use adit_proto::name::Name;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
@@ -14,11 +16,24 @@ use super::asked::{MAX_BATCH, any_resource, document};
 use super::problem::Problem;
 use super::{Api, Asker};
 
+/// A resource that shall not be.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Gone {
+    kind: Kind,
+    name: Name,
+}
+
 /// Resources as they shall be.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Apply {
+    #[serde(default)]
     resources: Vec<Value>,
+    #[serde(default)]
+    delete: Vec<Gone>,
+    #[serde(default)]
+    ignore_missing: bool,
     #[serde(default)]
     prune: bool,
     #[serde(default)]
@@ -33,13 +48,19 @@ pub(super) async fn apply(
     headers: HeaderMap,
     request: Request<Body>,
 ) -> Result<Response<Body>, Problem> {
-    let Apply { resources, prune, dry_run, force } =
+    let Apply { resources, delete, ignore_missing, prune, dry_run, force } =
         document(&headers, request.into_body(), MAX_BATCH).await?;
     let resources = resources.into_iter().map(any_resource).collect::<Result<Vec<_>, _>>()?;
-    let changes = resources.into_iter().map(Change::Put).collect();
-    let outcome = api.apply(&asker, Batch { changes, dry_run, prune, force }).await?;
+    let gone = delete.into_iter().map(|Gone { kind, name }| Change::Delete(kind, name, None));
+    let changes = resources.into_iter().map(Change::Put).chain(gone).collect();
+    let outcome = api.apply(&asker, Batch { changes, dry_run, prune, force, ignore_missing }).await?;
+    Ok(applied(&outcome))
+}
+
+/// All that a transaction did.
+pub(super) fn applied(outcome: &Outcome) -> Response<Body> {
     let changes: Vec<Value> = outcome.changes.iter().map(shown).collect();
-    Ok(json(StatusCode::OK, &json!({ "changes": changes, "revision": outcome.revision })))
+    json(StatusCode::OK, &json!({ "changes": changes, "revision": outcome.revision }))
 }
 
 fn shown(changed: &Changed) -> Value {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use adit_control::model::Kind;
+use adit_control::changes::Revoked;
+use adit_control::model::{Kind, rfc3339};
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::answer::{empty, json, rfc3339};
+use super::answer::{empty, json};
 use super::asked::{At, name, number, optional_document};
 use super::problem::Problem;
 use super::resources::find;
@@ -94,9 +95,9 @@ pub(super) async fn revoke_credentials(
     asker: Asker,
     At(at): At<String>,
 ) -> Result<Response<Body>, Problem> {
-    let count = api.changes.revoke_credentials(&asker.actor(), &name(&at)?, None, now()).await?;
+    let revoked = api.changes.revoke_credentials(&asker.actor(), &name(&at)?, None, now()).await?;
     api.credential_counted("revoke-credential");
-    Ok(json(StatusCode::OK, &json!({ "revoked": count })))
+    Ok(told(&revoked))
 }
 
 pub(super) async fn revoke_credential(
@@ -105,7 +106,12 @@ pub(super) async fn revoke_credential(
     At((at, serial)): At<(String, String)>,
 ) -> Result<Response<Body>, Problem> {
     let serial = serial.to_ascii_lowercase();
-    let count = api.changes.revoke_credentials(&asker.actor(), &name(&at)?, Some(&serial), now()).await?;
+    let revoked = api.changes.revoke_credentials(&asker.actor(), &name(&at)?, Some(&serial), now()).await?;
     api.credential_counted("revoke-credential");
-    Ok(json(StatusCode::OK, &json!({ "revoked": count })))
+    Ok(told(&revoked))
+}
+
+fn told(Revoked { serials, remaining }: &Revoked) -> Response<Body> {
+    let count = serials.len();
+    json(StatusCode::OK, &json!({ "revoked": count, "serials": serials, "remaining": remaining }))
 }

@@ -74,6 +74,9 @@ fn reference(component: &str) -> Value {
 fn operation(endpoint: &Endpoint) -> Value {
     let mut responses = Map::new();
     responses.insert(endpoint.status.to_string(), response(endpoint.answers, "As asked."));
+    if let Some(answers) = endpoint.forced {
+        responses.insert("200".to_owned(), response(answers, "By force: all that was changed by it."));
+    }
     if endpoint.creates {
         responses.insert("201".to_owned(), response(endpoint.answers, "It was not there, and is now."));
     }
@@ -234,16 +237,39 @@ fn by_hand() -> Map<String, Value> {
         "AuditPage": { "type": "object", "required": ["items", "next", "dropped"] },
         "Revoked": {
             "type": "object",
-            "required": ["revoked"],
-            "properties": { "revoked": { "type": "integer", "minimum": 0 } },
+            "required": ["revoked", "serials", "remaining"],
+            "properties": {
+                "revoked": { "type": "integer", "minimum": 0, "description": "How many." },
+                "serials": { "type": "array", "items": { "type": "string" }, "description": "Which." },
+                "remaining": {
+                    "type": "array",
+                    "items": { "type": "string" },
+                    "description": "Those of the identity that are good as before.",
+                },
+            },
         },
         "Apply": {
             "type": "object",
-            "description": "Resources as they shall be.",
-            "required": ["resources"],
+            "description": "Resources as they shall be, and those that shall not.",
             "additionalProperties": false,
             "properties": {
                 "resources": { "type": "array", "items": reference("AnyResource") },
+                "delete": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "required": ["kind", "name"],
+                        "additionalProperties": false,
+                        "properties": {
+                            "kind": { "type": "string", "enum": super::routes::KIND_WORDS },
+                            "name": reference("NameText"),
+                        },
+                    },
+                },
+                "ignore_missing": {
+                    "type": "boolean",
+                    "description": "It is well if what shall be deleted is not there.",
+                },
                 "prune": { "type": "boolean", "description": "Deletes what is not named, except whoever asks." },
                 "dry_run": { "type": "boolean", "description": "Only says what would change." },
                 "force": { "type": "boolean", "description": "Takes what is deleted out of policies that name it." },
@@ -305,10 +331,14 @@ fn extend(schema: &mut Value, field: &str, of: Value) {
 fn item(document: &Value, kind: &str) -> Value {
     let mut item = document.clone();
     let time = json!({ "type": "string", "format": "date-time" });
+    let says = "Those that it was renewed from, the first one first, as far as they were still good then.";
+    let before = json!({ "type": "array", "items": { "type": "string" }, "description": says });
     let certificate = json!({
         "type": "object",
         "required": ["serial", "issued_at", "not_after"],
-        "properties": { "serial": { "type": "string" }, "issued_at": time, "not_after": time },
+        "properties": {
+            "serial": { "type": "string" }, "issued_at": time, "not_after": time, "renewed_from": before,
+        },
     });
     extend(&mut item, "kind", json!({ "type": "string", "enum": [kind] }));
     extend(&mut item, "id", json!({ "type": "string" }));

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use adit_control::model::Kind;
+use adit_control::model::{Kind, rfc3339};
 use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::response::Response;
@@ -12,7 +12,7 @@ use http::{Request, StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::answer::{json, rfc3339};
+use super::answer::json;
 use super::asked::{At, document, name, number, optional_document};
 use super::problem::Problem;
 use super::resources::find;
@@ -72,11 +72,12 @@ pub(super) async fn invite(
 
 pub(super) async fn enroll(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     request: Request<Body>,
 ) -> Result<Response<Body>, Problem> {
     let asked: EnrollRequest = document(&headers, request.into_body(), MAX_REQUEST).await?;
-    let certified = api.enrolling.enroll(&api.changes, &asked, now()).await?;
+    let certified = api.enrolling.enroll(&api.changes, &asked, Some(caller.peer()), now()).await?;
     api.credential_counted("enroll");
     Ok(json(StatusCode::OK, &certified))
 }
@@ -92,7 +93,7 @@ pub(super) async fn renew(
         return Err(Problem::client("unauthorized", 401, "no certificate was shown to be renewed", next));
     };
     let asked: RenewRequest = document(&headers, request.into_body(), MAX_REQUEST).await?;
-    let certified = api.enrolling.renew(&api.changes, peer, &asked, now()).await?;
+    let certified = api.enrolling.renew(&api.changes, peer, &asked, Some(caller.peer()), now()).await?;
     caller.proved();
     api.credential_counted("renew");
     Ok(json(StatusCode::OK, &certified))

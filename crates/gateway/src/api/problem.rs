@@ -18,6 +18,10 @@ pub(crate) struct Problem {
     header: Option<(HeaderName, HeaderValue)>,
 }
 
+/// In the extensions of an answer to somebody who has shown a one-time token that is not good.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unaccepted;
+
 /// How an error is answered.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ErrorAnswer {
@@ -66,7 +70,13 @@ impl Problem {
         self
     }
 
-    fn with(mut self, name: HeaderName, value: &'static str) -> Self {
+    /// There is no one credential to look at.
+    pub(crate) fn two_credentials() -> Self {
+        let next = "send one Authorization header";
+        Self::client("bad_header", 400, "there are two Authorization headers", next)
+    }
+
+    pub(super) fn with(mut self, name: HeaderName, value: &'static str) -> Self {
         self.header = Some((name, HeaderValue::from_static(value)));
         self
     }
@@ -107,6 +117,9 @@ impl IntoResponse for Problem {
         let body = ErrorAnswer { error: ErrorDetail { code: code.to_owned(), message, fault, next } };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = answer::json(status, &body);
+        if body.error.code.starts_with("enrollment_") {
+            response.extensions_mut().insert(Unaccepted);
+        }
         let headers: &mut HeaderMap = response.headers_mut();
         if let Some((name, value)) = self.header {
             headers.insert(name, value);

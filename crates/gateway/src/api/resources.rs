@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::answer::{self, empty, json, tagged};
 use super::asked::{At, Demands, MAX_BODY, Wanted, document, name, resource};
+use super::batch::applied;
 use super::problem::Problem;
 use super::{Api, Asker};
 use crate::grants::now;
@@ -78,7 +79,7 @@ pub(super) async fn create(
         }
         return Ok(created(&stored, &item));
     }
-    let stored = one(&api, &asker, Change::Create(resource), false).await?.1;
+    let stored = one(&api, &asker, Change::Create(resource)).await?.1;
     let stored = stored.ok_or_else(lost)?;
     Ok(created(&stored, &api.item(&stored)))
 }
@@ -133,7 +134,7 @@ pub(super) async fn replace(
         Demands { present: None, .. } => Change::Put(resource),
     };
     let is_precondition = demands.absent || demands.present.is_some();
-    let (action, stored) = one(&api, &asker, change, false).await.map_err(|problem| {
+    let (action, stored) = one(&api, &asker, change).await.map_err(|problem| {
         // What was demanded of the state is not so: that is what 412 says, whatever the state is.
         if is_precondition { problem.into_precondition() } else { problem }
     })?;
@@ -164,18 +165,15 @@ pub(super) async fn delete(
 ) -> Result<Response<Body>, Problem> {
     let demands = Demands::of(&headers)?;
     let change = Change::Delete(kind, name(&at)?, demands.present.flatten());
-    one(&api, &asker, change, query.force).await?;
-    Ok(empty(StatusCode::NO_CONTENT))
+    let batch = Batch { changes: vec![change], force: query.force, ..Batch::default() };
+    let outcome = api.apply(&asker, batch).await?;
+    // By force something else may have changed as well, and whoever asked must hear of it.
+    Ok(if query.force { applied(&outcome) } else { empty(StatusCode::NO_CONTENT) })
 }
 
-/// Makes one change, and what `force` adds to it.
-async fn one(
-    api: &Api,
-    asker: &Asker,
-    change: Change,
-    force: bool,
-) -> Result<(Action, Option<Stored>), Problem> {
-    let batch = Batch { changes: vec![change], force, ..Batch::default() };
+/// Makes one change.
+async fn one(api: &Api, asker: &Asker, change: Change) -> Result<(Action, Option<Stored>), Problem> {
+    let batch = Batch { changes: vec![change], ..Batch::default() };
     let outcome = api.apply(asker, batch).await?;
     let first = outcome.changes.into_iter().next().ok_or_else(lost)?;
     let Changed { action, after, .. } = first;
@@ -215,6 +213,8 @@ enum Filter {
     Type(String),
     /// `admin=true`.
     Admin(bool),
+    /// `metrics=true`.
+    Metrics(bool),
     /// `disabled=true`.
     Disabled(bool),
 }
@@ -228,7 +228,7 @@ impl Filter {
         let bad = || {
             let what = format!(
                 "`{text}` is no filter; there are name~TEXT, attribute=NAME, service=NAME, identity=NAME, type=TYPE, \
-                 admin=true|false and disabled=true|false, with commas between them"
+                 admin=true|false, metrics=true|false and disabled=true|false, with commas between them"
             );
             Problem::bad_request("bad_query", what)
         };
@@ -242,6 +242,7 @@ impl Filter {
             "identity" => name(value).map(Self::Identity),
             "type" => Ok(Self::Type(value.to_ascii_lowercase())),
             "admin" => value.parse().map(Self::Admin).map_err(|_not_a_bool| bad()),
+            "metrics" => value.parse().map(Self::Metrics).map_err(|_not_a_bool| bad()),
             "disabled" => value.parse().map(Self::Disabled).map_err(|_not_a_bool| bad()),
             _ => Err(bad()),
         }
@@ -261,6 +262,8 @@ impl Filter {
             (Self::Type(text), Resource::ServicePolicy(it)) => it.verb.to_string().eq_ignore_ascii_case(text),
             (Self::Admin(admin), Resource::Identity(it)) => it.admin == *admin,
             (Self::Admin(admin), Resource::Token(it)) => it.admin == *admin,
+            (Self::Metrics(metrics), Resource::Identity(it)) => it.metrics == *metrics,
+            (Self::Metrics(metrics), Resource::Token(it)) => it.metrics == *metrics,
             (Self::Disabled(disabled), Resource::Identity(it)) => it.disabled == *disabled,
             (Self::Disabled(disabled), Resource::Token(it)) => it.disabled == *disabled,
             _ => false,

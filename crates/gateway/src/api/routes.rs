@@ -7,6 +7,7 @@ use axum::extract::Request;
 use axum::handler::Handler;
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
+use http::Method;
 
 use super::problem::Problem;
 use super::{Api, about, audit, batch, credentials, enrolling, explain, resources, watch};
@@ -19,6 +20,8 @@ pub(super) const ENROLL: &str = "/v1/enroll";
 pub(super) const RENEW: &str = "/v1/renew";
 /// Where the configuration file is read again.
 pub(super) const RELOAD: &str = "/-/reload";
+const JSON: &str = "application/json";
+pub(super) const LINES: &str = "application/x-ndjson";
 /// What metrics call a path that there is not.
 const OTHER: &str = "/v1/other";
 
@@ -44,6 +47,17 @@ pub(super) enum Answers {
     /// JSON, or lines of it for whoever asks for them.
     Lines(&'static str),
     Nothing,
+}
+
+impl Answers {
+    fn media(self) -> Vec<&'static str> {
+        match self {
+            Self::Json(_) | Self::Tagged(_) => vec![JSON],
+            Self::Media(media) => vec![media],
+            Self::Lines(_) => vec![JSON, LINES],
+            Self::Nothing => Vec::new(),
+        }
+    }
 }
 
 /// A parameter of the query or the head.
@@ -84,6 +98,8 @@ pub(super) struct Endpoint {
     pub(super) answers: Answers,
     /// Whether a new resource is answered with 201 as well.
     pub(super) creates: bool,
+    /// What it answers, with 200, where `force` was asked for.
+    pub(super) forced: Option<Answers>,
     /// Whether it is for whoever has an invitation or a certificate.
     pub(super) is_open: bool,
     handler: MethodRouter<Api>,
@@ -112,6 +128,7 @@ impl Endpoint {
             status: 200,
             answers: Answers::Nothing,
             creates: false,
+            forced: None,
             is_open: false,
             handler: on(method, handler),
         }
@@ -142,6 +159,11 @@ impl Endpoint {
         self
     }
 
+    const fn forced(mut self, answers: Answers) -> Self {
+        self.forced = Some(answers);
+        self
+    }
+
     const fn creates(mut self) -> Self {
         self.creates = true;
         self
@@ -166,15 +188,16 @@ const FILTER: Parameter = query(
     "filter",
     Of::Pattern(FILTERS),
     "Conditions with commas between them: `name~TEXT`, `attribute=NAME`, `service=NAME`, `identity=NAME`, `type=TYPE`, \
-     `admin=true|false`, `disabled=true|false`.",
+     `admin=true|false`, `metrics=true|false`, `disabled=true|false`.",
 );
 /// What a filter may be: letters, digits and what names have, so that any such text is one.
-const FILTERS: &str = "^(name~[A-Za-z0-9_.+@-]*|(attribute|service|identity|type)=[A-Za-z0-9_][A-Za-z0-9_+@-]{0,60}|(admin|disabled)=(true|false))(,(name~[A-Za-z0-9_.+@-]*|(attribute|service|identity|type)=[A-Za-z0-9_][A-Za-z0-9_+@-]{0,60}|(admin|disabled)=(true|false)))*$";
+const FILTERS: &str = "^(name~[A-Za-z0-9_.+@-]*|(attribute|service|identity|type)=[A-Za-z0-9_][A-Za-z0-9_+@-]{0,60}|(admin|metrics|disabled)=(true|false))(,(name~[A-Za-z0-9_.+@-]*|(attribute|service|identity|type)=[A-Za-z0-9_][A-Za-z0-9_+@-]{0,60}|(admin|metrics|disabled)=(true|false)))*$";
 const AFTER: Parameter = query("after", Of::Name, "The items after this name: `next` of the page before.");
 const FORCE: Parameter = query(
     "force",
     Of::Switch,
-    "Takes the resource out of policies that name it, in the same transaction, instead of refusing.",
+    "Takes the resource out of policies that name it, in the same transaction, instead of refusing; the answer says what \
+     that changed.",
 );
 const IF_MATCH: Parameter = head(
     "If-Match",
@@ -256,7 +279,8 @@ fn of_kind(words: Words, endpoints: &mut Vec<Endpoint>) {
         })
         .of(tag, format!("Deletes a {word}."))
         .asks(&[FORCE, IF_MATCH])
-        .answers(204, Answers::Nothing),
+        .answers(204, Answers::Nothing)
+        .forced(Answers::Json("Applied")),
     ]);
 }
 
@@ -290,7 +314,7 @@ fn of_credentials() -> Vec<Endpoint> {
             "revokeCredential",
             credentials::revoke_credential,
         )
-        .of("identities", "Revokes one certificate of an identity.")
+        .of("identities", "Revokes one certificate of an identity, and those that were renewed from it.")
         .answers(200, Answers::Json("Revoked")),
         Endpoint::new("post", "/v1/tokens/{name}/rotate", "rotateToken", credentials::rotate)
             .of("tokens", "Gives a token a new secret; the old ones stay good for a while.")
@@ -322,7 +346,7 @@ fn of_all() -> Vec<Endpoint> {
         Endpoint::new("post", "/v1/apply", "apply", batch::apply)
             .of(
                 "batch",
-                "Makes resources as they are given, in one transaction, or says what that would change.",
+                "Makes resources as they are given and deletes others, in one transaction, or says what that would change.",
             )
             .takes(Takes::Document("Apply"))
             .answers(200, Answers::Json("Applied")),
@@ -381,7 +405,8 @@ fn of_all() -> Vec<Endpoint> {
     ]
 }
 
-const KIND_WORDS: [&str; 6] = ["identity", "token", "config", "service", "service-policy", "route"];
+pub(super) const KIND_WORDS: [&str; 6] =
+    ["identity", "token", "config", "service", "service-policy", "route"];
 
 /// All of them.
 pub(super) fn endpoints() -> Vec<Endpoint> {
@@ -419,23 +444,43 @@ async fn no_such_method(request: Request) -> Response<Body> {
     axum::response::IntoResponse::into_response(Problem::client("method_not_allowed", 405, message, next))
 }
 
+/// What is known of an endpoint before anything of it is called.
+struct Known {
+    verb: &'static str,
+    path: &'static str,
+    media: Vec<&'static str>,
+}
+
+fn known() -> &'static [Known] {
+    use std::sync::OnceLock;
+    static KNOWN: OnceLock<Vec<Known>> = OnceLock::new();
+    KNOWN.get_or_init(|| {
+        let known = |it: &Endpoint| Known { verb: it.verb, path: it.path, media: it.answers.media() };
+        endpoints().iter().map(known).collect()
+    })
+}
+
+fn fits(template: &str, path: &str) -> bool {
+    let (mut parts, mut given) = (template.split('/'), path.split('/'));
+    loop {
+        match (parts.next(), given.next()) {
+            (None, None) => return true,
+            (Some(part), Some(given)) if part == given => {}
+            (Some(part), Some(given)) if part.starts_with('{') && !given.is_empty() => {}
+            _ => return false,
+        }
+    }
+}
+
 /// The path of the endpoint that a path belongs to, with names for its variable parts: what metrics call it.
 pub(super) fn template(path: &str) -> &'static str {
-    use std::sync::OnceLock;
-    static PATHS: OnceLock<Vec<&'static str>> = OnceLock::new();
-    let paths = PATHS.get_or_init(|| endpoints().iter().map(|endpoint| endpoint.path).collect());
-    let fits = |template: &&&str| {
-        let (mut parts, mut given) = (template.split('/'), path.split('/'));
-        loop {
-            match (parts.next(), given.next()) {
-                (None, None) => return true,
-                (Some(part), Some(given)) if part == given => {}
-                (Some(part), Some(given)) if part.starts_with('{') && !given.is_empty() => {}
-                _ => return false,
-            }
-        }
-    };
-    paths.iter().find(fits).copied().unwrap_or(OTHER)
+    known().iter().find(|it| fits(it.path, path)).map_or(OTHER, |it| it.path)
+}
+
+/// The types that an endpoint may answer with; none if there is no such endpoint, or nothing to answer.
+pub(super) fn media(method: &Method, path: &str) -> &'static [&'static str] {
+    let is_it = |it: &&Known| it.verb.eq_ignore_ascii_case(method.as_str()) && fits(it.path, path);
+    known().iter().find(is_it).map_or(&[], |it| &it.media)
 }
 
 #[cfg(test)]

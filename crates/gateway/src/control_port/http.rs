@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit_control::Who;
 use adit_proto::reason::Reason;
 use adit_tunnel::transport::{CONNECT_PATH, WebSocketIo, limits};
 use aws_lc_rs::digest;
@@ -129,6 +130,16 @@ impl Endpoint {
 
 async fn answer(request: Request<Incoming>, caller: &Caller, port: &Arc<ControlPort>) -> Response<Body> {
     let endpoint = Endpoint::of(&request);
+    if request.headers().get_all(header::AUTHORIZATION).iter().nth(1).is_some() {
+        // Which one counts would be a matter of who reads them: a proxy in front might see the other one.
+        let mut response = match endpoint {
+            Endpoint::Admin => port.admin.refuse(request.uri().path(), Problem::two_credentials()),
+            _ => refusal(Reason::BadRequest, "two Authorization headers; send one\n"),
+        };
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        port.observe.control_request(response.status().as_u16(), endpoint.label());
+        return response;
+    }
     if endpoint == Endpoint::Admin {
         let mut response = admin(request, caller, port).await;
         if !caller.is_proved() {
@@ -182,7 +193,8 @@ async fn answer(request: Request<Incoming>, caller: &Caller, port: &Arc<ControlP
 async fn admin(request: Request<Incoming>, caller: &Caller, port: &Arc<ControlPort>) -> Response<Body> {
     let path = request.uri().path();
     if Admin::is_open(request.method(), path) {
-        return port.admin.answer_anybody(request, caller).await;
+        let failed = || port.held_against(caller).err().map(Problem::unproven);
+        return port.admin.answer_anybody(request, caller, failed).await;
     }
     match port.prove(request.method(), path, request.headers(), caller) {
         Ok(proven) => port.admin.answer(request, proven, caller.clone()).await,
@@ -190,13 +202,20 @@ async fn admin(request: Request<Incoming>, caller: &Caller, port: &Arc<ControlPo
     }
 }
 
-/// A gateway whose store is gone is still ready: what was decided last stays in force.
+/// Ready means that traffic passes. A gateway whose store is gone or cannot be written is: what was decided last stays
+/// in force, and to take it out of a balancer would turn a full disk into an outage. It is said all the same.
 fn ready(port: &ControlPort) -> String {
     let canary = match port.observe.canary_age() {
         Some(age) => format!("{} s ago", age.as_secs()),
         None => "none yet".to_owned(),
     };
-    let store = if port.admin.is_current() { "" } else { "store: gone; resources cannot be changed\n" };
+    let store = if !port.admin.is_current() {
+        "store: gone; resources cannot be changed\n"
+    } else if port.admin.is_writable() {
+        ""
+    } else {
+        "store: cannot be written; resources cannot be changed, certificates not be renewed\n"
+    };
     format!("ready\nlast canary: {canary}\n{store}")
 }
 
@@ -210,9 +229,13 @@ fn protected<B>(
         Ok(proven) => proven,
         Err(reason) => return unproven(reason),
     };
-    if !port.snapshots.current().may_look_around(&proven.who) {
-        let text = "only a token without limits, or whoever has the admin right, sees who is connected\n";
-        return refusal(Reason::NotPermitted, text);
+    let snapshot = port.snapshots.current();
+    let may = match endpoint {
+        Endpoint::Metrics => snapshot.may_read_metrics(&proven.who),
+        _ => snapshot.may_look_around(&proven.who),
+    };
+    if !may {
+        return refusal(Reason::NotPermitted, not_for(endpoint, &proven.who));
     }
     let (content_type, body) = match endpoint {
         Endpoint::Metrics => {
@@ -233,6 +256,17 @@ fn protected<B>(
         response.headers_mut().insert(PROOF, value);
     }
     response
+}
+
+/// What is missing, and the command that gives it to somebody.
+fn not_for(endpoint: Endpoint, who: &Who) -> String {
+    if endpoint == Endpoint::Metrics {
+        return format!(
+            "{who} may not read /metrics: it has no right to; create a token that has: \
+             adit token create prometheus --metrics -o prometheus.token\n"
+        );
+    }
+    format!("{who} may not read /status: that takes a token without limits, or the admin right\n")
 }
 
 fn unproven(reason: Reason) -> Response<Body> {
@@ -341,7 +375,7 @@ fn plain(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>)
     response
 }
 
-fn refusal(reason: Reason, text: &'static str) -> Response<Body> {
+fn refusal(reason: Reason, text: impl Into<Bytes>) -> Response<Body> {
     let status = StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = plain(status, TEXT, text);
     response.headers_mut().insert(REASON, HeaderValue::from_static(reason.label()));

@@ -98,14 +98,24 @@ impl ControlPort {
             let who = found.who.clone();
             return Ok(Proven { who, key: is_proof.then_some(found), certificate: None });
         }
+        if presented.is_empty() && !self.penalties.is_barred(caller.peer.ip()) {
+            return Err(Reason::Unauthorized);
+        }
+        self.held_against(caller)?;
+        Err(Reason::Unauthorized)
+    }
+
+    /// Counts something that was shown and is not good, and holds it against the address.
+    ///
+    /// # Errors
+    /// [`Reason::RateLimited`] if the address has had its failures: it hears no more than that.
+    pub(super) fn held_against(&self, caller: &Caller) -> Result<(), Reason> {
         if self.penalties.is_barred(caller.peer.ip()) {
             self.failed(caller.peer, Reason::RateLimited);
             return Err(Reason::RateLimited);
         }
-        if !presented.is_empty() {
-            self.failed(caller.peer, Reason::Unauthorized);
-        }
-        Err(Reason::Unauthorized)
+        self.failed(caller.peer, Reason::Unauthorized);
+        Ok(())
     }
 }
 

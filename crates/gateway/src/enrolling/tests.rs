@@ -42,7 +42,13 @@ impl World {
         let local = Local { rules, tokens: Vec::new() };
         let store = Arc::new(MemoryStore::new());
         let changes = Changes::open(store, local, Arc::clone(&snapshots), now()).await.unwrap();
-        let laptop = Resource { name: name("Laptop"), attributes: Vec::new(), admin: false, disabled: false };
+        let laptop = Resource {
+            name: name("Laptop"),
+            attributes: Vec::new(),
+            admin: false,
+            metrics: false,
+            disabled: false,
+        };
         let batch = adit_control::changes::Batch {
             changes: vec![adit_control::changes::Change::Create(Any::Identity(laptop))],
             ..Default::default()
@@ -59,7 +65,10 @@ impl World {
 
     async fn enroll(&self, token: &str) -> Result<PeerCertificate, ChangeError> {
         let request = EnrollRequest { token: token.to_owned(), csr: csr() };
-        self.enrolling.enroll(&self.changes, &request, now()).await.map(|certified| self.peer(&certified))
+        self.enrolling
+            .enroll(&self.changes, &request, None, now())
+            .await
+            .map(|certified| self.peer(&certified))
     }
 
     fn peer(&self, certified: &Certified) -> PeerCertificate {
@@ -110,22 +119,30 @@ async fn a_certificate_is_renewed_while_it_is_listed_and_not_after() {
     let first = world.enroll(&world.token().await).await.unwrap();
     let renew = async |peer: &PeerCertificate| {
         let request = RenewRequest { csr: csr() };
-        world.enrolling.renew(&world.changes, peer, &request, now()).await.map(|done| world.peer(&done))
+        world.enrolling.renew(&world.changes, peer, &request, None, now()).await.map(|done| world.peer(&done))
     };
     let second = renew(&first).await.unwrap();
     assert_ne!(first.serial, second.serial);
     assert!(world.is_good(&first) && world.is_good(&second), "the old one is good until it ends");
     let laptop = name("laptop");
     world.changes.revoke_credentials(&actor(), &laptop, Some(&first.serial), now()).await.unwrap();
-    assert!(!world.is_good(&first) && world.is_good(&second));
+    assert!(!world.is_good(&first) && !world.is_good(&second), "what was renewed from it goes with it");
     assert_eq!(renew(&first).await.unwrap_err().code, "revoked");
+    assert_eq!(renew(&second).await.unwrap_err().code, "revoked");
+    let second = world.enroll(&world.token().await).await.unwrap();
     // Made anew under the same name, an identity knows nothing of the certificates of the former one.
     let batch = |change| adit_control::changes::Batch { changes: vec![change], ..Default::default() };
     let delete = adit_control::changes::Change::Delete(Kind::Identity, laptop, None);
     world.changes.apply(&actor(), batch(delete), now()).await.unwrap();
     assert!(!world.is_good(&second));
     assert!(renew(&second).await.is_err());
-    let again = Resource { name: name("laptop"), attributes: Vec::new(), admin: false, disabled: false };
+    let again = Resource {
+        name: name("laptop"),
+        attributes: Vec::new(),
+        admin: false,
+        metrics: false,
+        disabled: false,
+    };
     let create = adit_control::changes::Change::Create(Any::Identity(again));
     world.changes.apply(&actor(), batch(create), now()).await.unwrap();
     assert!(!world.is_good(&second));
@@ -138,7 +155,7 @@ async fn what_is_wrong_with_an_enrollment_is_said_by_status_and_code() {
     let token = world.token().await;
     let ask = async |token: &str, csr: &str, at| {
         let request = EnrollRequest { token: token.to_owned(), csr: csr.to_owned() };
-        let error = world.enrolling.enroll(&world.changes, &request, at).await.unwrap_err();
+        let error = world.enrolling.enroll(&world.changes, &request, None, at).await.unwrap_err();
         (error.status, error.code)
     };
     assert_eq!(ask("nonsense", &csr(), now()).await, (401, "enrollment_refused"));

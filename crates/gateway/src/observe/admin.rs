@@ -75,6 +75,7 @@ impl Collector for Resources {
         };
         let (compile, age) = changes.last_publication();
         gauge("adit_store_up", f64::from(u8::from(changes.is_current())))?;
+        gauge("adit_store_writable", f64::from(u8::from(changes.is_writable())))?;
         gauge("adit_snapshot_compile_seconds", compile.as_secs_f64())?;
         gauge("adit_snapshot_age_seconds", age.as_secs_f64())?;
         let number = |name: &'static str, value: u64, encoder: &mut DescriptorEncoder<'_>| {

@@ -134,6 +134,12 @@ pub const FAMILIES: &[Described] = &[
         "",
         "1 while the store answers; while it does not, the last resources stay in force",
     ),
+    family(
+        "adit_store_writable",
+        "gauge",
+        "",
+        "1 unless the last change could not be written, as on a full disk; until one can, nobody is let in anew or kept out",
+    ),
     family("adit_store_revision", "gauge", "", "The last transaction that is in force"),
     family("adit_snapshot_generation", "gauge", "", "Counts what was published for decisions"),
     family("adit_snapshot_compile_seconds", "gauge", "", "How long the last compilation for decisions took"),

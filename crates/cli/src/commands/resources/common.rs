@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::access::AccessArgs;
 use crate::error::CliError;
 use crate::filter::Filter;
-use crate::interface::{Interface, Item};
+use crate::interface::{Action, Change, Deletion, Doomed, Interface, Item};
 use crate::output::{self, Form, FormArgs};
 use crate::yaml;
 
@@ -50,6 +50,7 @@ impl Labels {
 Examples:
   adit identity delete dev.client
   adit service delete where 'name~kubeB'
+  adit service delete a b c                (all of them or none)
   adit edge delete services where 'name contains \"kubeB\" limit none'
 
 Filters: name~part, name=whole, attribute=x, type=x, several joined with `and`; `true` for all.")]
@@ -57,7 +58,7 @@ pub(crate) struct Delete {
     /// Their names; or the word `where` and a filter.
     #[arg(value_name = "NAME", required = true)]
     pub(crate) names: Vec<String>,
-    /// Also take them out of the policies that name them.
+    /// Also take them out of the policies that name them, and tell which these are.
     #[arg(long)]
     force: bool,
     /// It is well if there is none of a name.
@@ -120,7 +121,7 @@ pub(crate) async fn show(kind: Kind, args: Show) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Deletes some.
+/// Deletes some, all of them or none.
 pub(crate) async fn delete(kind: Kind, args: Delete) -> Result<ExitCode, CliError> {
     let mut interface = args.access.interface()?;
     let names = match args.names.split_first() {
@@ -137,24 +138,35 @@ pub(crate) async fn delete(kind: Kind, args: Delete) -> Result<ExitCode, CliErro
             }
             found.iter().map(|item| item.name().to_owned()).collect()
         }
-        _ => {
-            for name in &args.names {
-                read::<Name>("a name", name)?;
-            }
-            args.names.clone()
-        }
+        _ => args.names.clone(),
     };
-    for name in names {
-        if interface.delete(kind, &name, args.force).await? {
-            if !args.quiet {
-                output::line(format_args!("{kind} {name} deleted"));
-            }
-        } else if !args.ignore_missing {
-            return Err(CliError::failure(format!("there is no {kind} {name}"))
-                .next(format!("adit {kind} list shows what there is")));
+    let mut delete: Vec<Doomed> = Vec::with_capacity(names.len());
+    for name in &names {
+        let name: Name = read("a name", name)?;
+        if delete.iter().all(|known| known.name != name) {
+            delete.push(Doomed { kind, name });
         }
     }
+    if delete.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (force, ignore_missing) = (args.force, args.ignore_missing);
+    let done = interface.delete(&Deletion { delete, force, ignore_missing }).await?;
+    if !args.quiet {
+        done.changes.iter().filter_map(|change| gone(kind, change)).for_each(output::line);
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What became of one resource when others were deleted.
+fn gone(kind: Kind, Change { action, kind: of, name, .. }: &Change) -> Option<String> {
+    let name = output::printable(name);
+    match action {
+        Action::Delete if *of == kind => Some(format!("{of} {name} deleted")),
+        Action::Delete => Some(format!("{of} {name} deleted too: it would have been left with nothing")),
+        Action::Update => Some(format!("{of} {name} does not name it any more")),
+        Action::Create | Action::None => None,
+    }
 }
 
 /// Creates a plain resource.
@@ -261,6 +273,22 @@ pub(crate) fn secret_file(file: Option<&Path>) -> Result<Option<PathBuf>, CliErr
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_went_along_is_told() {
+        let change = |action: &str, kind: &str| -> Change {
+            serde_json::from_value(serde_json::json!({ "action": action, "kind": kind, "name": "x" }))
+                .unwrap()
+        };
+        let told = |action, kind| gone(Kind::Service, &change(action, kind)).unwrap_or_default();
+        assert_eq!(told("delete", "service"), "service x deleted");
+        assert_eq!(
+            told("delete", "service-policy"),
+            "service-policy x deleted too: it would have been left with nothing"
+        );
+        assert_eq!(told("update", "service-policy"), "service-policy x does not name it any more");
+        assert_eq!(told("none", "service"), "");
+    }
 
     #[test]
     fn lists_are_written_with_commas_or_repeats() {

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use adit_control::model::{Identity, Kind, Resource};
 use adit_proto::name::Name;
-use serde_json::Value;
 
 use super::common::{self, Common, Labels, created, new_parts, parts, read, secret_file};
 use crate::access::AccessArgs;
 use crate::duration;
 use crate::error::CliError;
-use crate::interface::{Interface, Invitation, moment};
+use crate::interface::{Interface, Invitation, Revoked, moment};
 use crate::output::{self, Form, LongFormArgs};
 use crate::private_file::Pending;
 
@@ -45,6 +44,9 @@ pub(crate) struct Create {
     /// It may change resources.
     #[arg(short = 'A', long)]
     admin: bool,
+    /// It may read /metrics of the gateway.
+    #[arg(long)]
+    metrics: bool,
     #[command(flatten)]
     elsewhere: Elsewhere,
     #[command(flatten)]
@@ -117,8 +119,9 @@ pub(crate) async fn create(args: Create) -> Result<ExitCode, CliError> {
             .next(format!("create {name}, then print its token: adit identity enroll-token {name} -o -")));
     }
     let attributes = parts("-a", &args.attributes)?;
+    let (admin, metrics) = (args.admin, args.metrics);
     let resource =
-        Resource::Identity(Identity { name: name.clone(), attributes, admin: args.admin, disabled: false });
+        Resource::Identity(Identity { name: name.clone(), attributes, admin, metrics, disabled: false });
     // What cannot be written must not be found out when the identity is there already.
     let pending =
         file.map(|file| Pending::new_at(&file, args.force).map(|pending| (pending, file))).transpose()?;
@@ -178,6 +181,10 @@ pub(crate) struct Update {
     #[arg(short = 'A', long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true", value_parser = crate::flags::go_bool)]
     admin: Option<bool>,
+    /// Whether it may read /metrics of the gateway.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true", value_parser = crate::flags::go_bool)]
+    metrics: Option<bool>,
     /// Whether it is kept out, with everything it has open.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true", value_parser = crate::flags::go_bool)]
@@ -196,6 +203,7 @@ pub(crate) async fn update(args: Update) -> Result<ExitCode, CliError> {
         if let Resource::Identity(identity) = resource {
             identity.attributes = attributes.unwrap_or_else(|| identity.attributes.clone());
             identity.admin = args.admin.unwrap_or(identity.admin);
+            identity.metrics = args.metrics.unwrap_or(identity.metrics);
             identity.disabled = args.disabled.unwrap_or(identity.disabled);
         }
         Ok(())
@@ -257,7 +265,7 @@ pub(crate) struct Revoke {
     /// The identity's name.
     #[arg(value_name = "NAME")]
     name: Name,
-    /// Only the certificate with this serial number; all of them when left out.
+    /// Only the certificate with this serial number and those that were renewed from it; all when left out.
     #[arg(long, value_name = "SERIAL")]
     serial: Option<String>,
     #[command(flatten)]
@@ -272,21 +280,34 @@ pub(crate) async fn revoke(args: Revoke) -> Result<ExitCode, CliError> {
             .next(format!("adit identity show {name} tells the serial numbers")));
     }
     let serial = serial.map(|serial| serial.to_ascii_lowercase());
-    common.access.interface()?.revoke(&name, serial.as_deref()).await?;
+    let revoked = common.access.interface()?.revoke(&name, serial.as_deref()).await?;
     if !common.form.quiet {
-        let what = serial.as_ref().map_or_else(
-            || "every certificate is revoked".to_owned(),
-            |serial| format!("certificate {serial} is revoked"),
-        );
-        let value =
-            serde_json::json!({ "identity": name, "serial": serial.map_or(Value::Null, Value::String) });
+        let value = serde_json::json!({
+            "identity": name, "serial": serial, "revoked": revoked.serials, "remaining": revoked.remaining,
+        });
         output::value(common.form.form(), &value, || {
             format!(
-                "identity {name}: {what}\nto enroll it anew: adit identity enroll-token {name} -o {name}.jwt\n"
+                "identity {name}: {}\nto enroll it anew: adit identity enroll-token {name} -o {name}.jwt\n",
+                taken_back(serial.as_deref(), &revoked)
             )
         });
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is not good any more, and what still is.
+fn taken_back(serial: Option<&str>, Revoked { serials, remaining }: &Revoked) -> String {
+    let Some(serial) = serial else { return "every certificate is revoked".to_owned() };
+    let others: Vec<&str> = serials.iter().map(String::as_str).filter(|it| *it != serial).collect();
+    let along = match &others[..] {
+        [] => "is revoked".to_owned(),
+        others => format!("is revoked, with those that were renewed from it: {}", others.join(", ")),
+    };
+    let still = match &remaining[..] {
+        [] => "no other is good".to_owned(),
+        good => format!("still good: {}", good.join(", ")),
+    };
+    output::printable(&format!("certificate {serial} {along}; {still}"))
 }
 
 #[cfg(test)]
@@ -295,6 +316,19 @@ mod tests {
 
     fn words(text: &str) -> Vec<String> {
         text.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn what_one_serial_number_takes_back_and_leaves_is_told() {
+        let told = |serials: &[&str], remaining: &[&str]| {
+            let all = |these: &[&str]| these.iter().map(|it| (*it).to_owned()).collect();
+            taken_back(Some("a1"), &Revoked { serials: all(serials), remaining: all(remaining) })
+        };
+        assert_eq!(told(&["a1"], &[]), "certificate a1 is revoked; no other is good");
+        assert_eq!(
+            told(&["a1", "a2"], &["b0", "b1"]),
+            "certificate a1 is revoked, with those that were renewed from it: a2; still good: b0, b1"
+        );
     }
 
     #[test]

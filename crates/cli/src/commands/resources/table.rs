@@ -53,7 +53,7 @@ fn yes(is: bool) -> String {
 }
 
 fn rights(item: &Item) -> String {
-    let marks = [("admin", item.is("admin")), ("disabled", item.is("disabled"))];
+    let marks = ["admin", "metrics", "disabled"].map(|mark| (mark, item.is(mark)));
     marks.into_iter().filter(|(_, is)| *is).map(|(mark, _)| mark).collect::<Vec<_>>().join(",")
 }
 
@@ -80,7 +80,8 @@ mod tests {
     fn every_kind_has_its_columns() {
         let identities = items(
             r#"[{"name":"dev.client","attributes":["prometheus-clients","reflectz-clients"],"enrolled":true,"online":true},
-                {"name":"ops","admin":true,"disabled":true}]"#,
+                {"name":"ops","admin":true,"disabled":true},
+                {"name":"prometheus","metrics":true}]"#,
         );
         assert_eq!(
             of(Kind::Identity, &identities, None),
@@ -88,6 +89,7 @@ mod tests {
 Name        Attributes                           Rights          Enrolled  Online
 dev.client  prometheus-clients,reflectz-clients  -               yes       yes
 ops         -                                    admin,disabled  no        no
+prometheus  -                                    metrics         no        no
 "
         );
         let policies = items(

@@ -47,8 +47,10 @@ Examples:
   adit token create shop --hosts shop.example.com -o shop.token
   adit token create db --ports 5432,8000-8010 -o db.token
   adit token create ci --admin -o ci.token
+  adit token create prometheus --metrics -o prometheus.token
 
-Without --hosts, --ports and --services its agents may offer everything. The secret is shown or written this once.")]
+Without --hosts, --ports, --services and --metrics its agents may offer everything. The secret is shown or written this \
+once.")]
 pub(crate) struct Create {
     /// Its name, which is also that of the identity of its agents.
     #[arg(value_name = "NAME")]
@@ -61,6 +63,9 @@ pub(crate) struct Create {
     /// Who has it may change resources.
     #[arg(short = 'A', long)]
     admin: bool,
+    /// Who has it may read /metrics of the gateway; without --hosts, --ports and --services it may offer nothing.
+    #[arg(long)]
+    metrics: bool,
     /// Where the secret is written (mode 0600); standard output when left out.
     #[arg(short = 'o', long, value_name = "FILE")]
     token_output_file: Option<PathBuf>,
@@ -76,11 +81,16 @@ pub(crate) struct Create {
 /// Creates a token.
 pub(crate) async fn create(args: Create) -> Result<ExitCode, CliError> {
     let file = secret_file(args.token_output_file.as_deref())?;
+    let mut limits = args.limits.limits()?;
+    if args.metrics && limits.is_everything() {
+        limits.hosts = Some(Vec::new());
+    }
     let resource = Resource::Token(Token {
         name: args.name.clone(),
         attributes: parts("-a", &args.attributes)?,
-        limits: args.limits.limits()?,
+        limits,
         admin: args.admin,
+        metrics: args.metrics,
         disabled: false,
     });
     let pending = file.as_deref().map(|file| Pending::new_at(file, args.force)).transpose()?;
@@ -140,6 +150,10 @@ pub(crate) struct Update {
     #[arg(short = 'A', long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true", value_parser = crate::flags::go_bool)]
     admin: Option<bool>,
+    /// Whether who has it may read /metrics of the gateway.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true", value_parser = crate::flags::go_bool)]
+    metrics: Option<bool>,
     /// Whether it is kept out, with everything it has open.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true", value_parser = crate::flags::go_bool)]
@@ -162,6 +176,7 @@ pub(crate) async fn update(args: Update) -> Result<ExitCode, CliError> {
             token.limits.services = limits.services.or_else(|| token.limits.services.clone());
             token.attributes = attributes.unwrap_or_else(|| token.attributes.clone());
             token.admin = args.admin.unwrap_or(token.admin);
+            token.metrics = args.metrics.unwrap_or(token.metrics);
             token.disabled = args.disabled.unwrap_or(token.disabled);
         }
         Ok(())

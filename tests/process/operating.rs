@@ -246,6 +246,12 @@ fn tokens_are_made_rotated_and_revoked_and_what_was_done_is_on_record() {
     let listed = office.types("adit token list").ok();
     assert!(listed.contains("hosts: *.example.com; ports: 5432,8000-8010"), "{listed}");
     office.types("adit token rotate shop --window 24h -o shop.token --force").ok();
+    let listed = office.types("adit token list").ok();
+    assert!(listed.contains("old one taken for 23 hours more"), "{listed}");
+    let shown = office.types("adit token show shop -o json").ok();
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert!(shown["secrets"][0].get("not_after").is_none(), "{shown}");
+    assert!(shown["secrets"][1]["not_after"].is_string(), "{shown}");
     assert_ne!(office.secret("shop.token"), first);
     office.types("adit token update shop --disabled").ok();
     assert!(office.types("adit token show shop").ok().contains("disabled: true"));

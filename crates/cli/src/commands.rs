@@ -18,6 +18,7 @@ pub(crate) mod http;
 pub(crate) mod http_client;
 pub(crate) mod http_server;
 pub(crate) mod login;
+pub(crate) mod neighbours;
 pub(crate) mod policy;
 pub(crate) mod quickstart;
 pub(crate) mod reference;

@@ -1,7 +1,7 @@
 //! `where` and list filters: our short form and what people know from OpenZiti.
 //!
 //! `name~text`, `name=text`, `attribute=x`, `name contains "x"`, `name = "x"`, `anyOf(roleAttributes) = "x"`, `true`,
-//! several joined with `and`, and `limit none` or `limit 10` at the end.
+//! several joined with `and`, these with `or`; `sort by name desc`, `skip 10`, `limit 10` or `limit none` at the end.
 
 use crate::error::CliError;
 use crate::interface::Item;
@@ -9,7 +9,10 @@ use crate::interface::Item;
 /// Which items are meant.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Filter {
-    conditions: Vec<Condition>,
+    /// One of these has to hold, and of it every condition; empty: everything is meant.
+    any: Vec<Vec<Condition>>,
+    is_backwards: bool,
+    skip: usize,
     limit: Option<usize>,
 }
 
@@ -43,9 +46,9 @@ enum Piece {
 }
 
 fn wrong(text: &str, why: &str) -> CliError {
-    CliError::usage(format!("`{text}` is not a filter"))
-        .because(why)
-        .next("write name~part, name=whole or attribute=x, several joined with `and`, or `true` for all")
+    CliError::usage(format!("`{text}` is not a filter")).because(why).next(
+        "write name~part, name=whole or attribute=x, several joined with `and` or `or`, or `true` for all",
+    )
 }
 
 fn pieces(text: &str) -> Result<Vec<Piece>, CliError> {
@@ -84,46 +87,85 @@ impl Filter {
         let all = pieces(text)?;
         let mut rest = all.as_slice();
         let is = |piece: Option<&Piece>, word: &str| matches!(piece, Some(Piece::Word(text)) if text.eq_ignore_ascii_case(word));
-        while !rest.is_empty() && !is(rest.first(), "limit") {
+        let is_tail = |piece: Option<&Piece>| ["sort", "skip", "limit"].iter().any(|word| is(piece, word));
+        let mut all_of = Vec::new();
+        while !rest.is_empty() && !is_tail(rest.first()) {
             if is(rest.first(), "true") {
                 rest = &rest[1..];
             } else {
                 let [Piece::Word(field), sign, value, ..] = rest else {
                     return Err(wrong(text, "a condition is a field, a comparison and a value"));
                 };
-                filter.conditions.push(condition(text, field, sign, value)?);
+                all_of.push(condition(text, field, sign, value)?);
                 rest = &rest[3..];
             }
-            if is(rest.first(), "and") {
-                rest = &rest[1..];
-                if rest.is_empty() {
-                    return Err(wrong(text, "nothing follows `and`"));
+            let joined = ["and", "or"].into_iter().find(|word| is(rest.first(), word));
+            if joined == Some("or") || rest.is_empty() || is_tail(rest.first()) {
+                filter.any.push(std::mem::take(&mut all_of));
+            }
+            match joined {
+                Some(word) => {
+                    rest = &rest[1..];
+                    if rest.is_empty() || is_tail(rest.first()) {
+                        return Err(wrong(text, &format!("nothing follows `{word}`")));
+                    }
                 }
-            } else if !rest.is_empty() && !is(rest.first(), "limit") {
-                return Err(wrong(text, "conditions are joined with `and`, and nothing else follows them"));
+                None if rest.is_empty() || is_tail(rest.first()) => {}
+                None => return Err(wrong(text, "conditions are joined with `and` or `or`")),
             }
         }
-        match rest {
-            [] => {}
-            [_, Piece::Word(none)] if none.eq_ignore_ascii_case("none") => {}
-            [_, Piece::Word(number)] => {
-                let limit =
-                    number.parse().map_err(|_no_number| wrong(text, "limit takes a number or `none`"))?;
-                filter.limit = Some(limit);
-            }
-            _ => return Err(wrong(text, "limit takes a number or `none`")),
-        }
+        filter.tail(text, rest)?;
         Ok(filter)
     }
 
+    /// In which order, and how many.
+    fn tail(&mut self, text: &str, mut rest: &[Piece]) -> Result<(), CliError> {
+        let word = |piece: &Piece| match piece {
+            Piece::Word(word) => word.to_ascii_lowercase(),
+            Piece::Quoted(_) | Piece::Sign(_) => String::new(),
+        };
+        while let Some((first, after)) = rest.split_first() {
+            let values: Vec<String> = after.iter().take(3).map(word).collect();
+            let values: Vec<&str> = values.iter().map(String::as_str).collect();
+            let (first, number) = (word(first), values.first().and_then(|number| number.parse().ok()));
+            let taken = match (first.as_str(), number, values.as_slice()) {
+                ("limit", Some(limit), _) => {
+                    self.limit = Some(limit);
+                    1
+                }
+                ("limit", None, ["none", ..]) => 1,
+                ("skip", Some(skip), _) => {
+                    self.skip = skip;
+                    1
+                }
+                ("sort", _, ["by", "name", order @ ("asc" | "desc")]) => {
+                    self.is_backwards = *order == "desc";
+                    3
+                }
+                ("sort", _, ["by", "name", ..]) => 2,
+                ("sort", ..) => return Err(wrong(text, "lists are sorted by name, or by name desc")),
+                ("skip", ..) => return Err(wrong(text, "skip takes a number")),
+                ("limit", ..) => return Err(wrong(text, "limit takes a number or `none`")),
+                _ => return Err(wrong(text, "only sort by, skip and limit follow the conditions")),
+            };
+            rest = after.get(taken..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
     fn matches(&self, item: &Item) -> bool {
-        self.conditions.iter().all(|condition| condition.matches(item))
+        let all_of = |conditions: &Vec<Condition>| conditions.iter().all(|condition| condition.matches(item));
+        self.any.is_empty() || self.any.iter().any(all_of)
     }
 
     /// The items that are meant.
     pub(crate) fn select(&self, items: Vec<Item>) -> Vec<Item> {
         let limit = self.limit.unwrap_or(usize::MAX);
-        items.into_iter().filter(|item| self.matches(item)).take(limit).collect()
+        let mut found: Vec<Item> = items.into_iter().filter(|item| self.matches(item)).collect();
+        if self.is_backwards {
+            found.reverse();
+        }
+        found.into_iter().skip(self.skip).take(limit).collect()
     }
 }
 
@@ -194,13 +236,28 @@ mod tests {
         assert_eq!(selected("true limit 1"), "kubeA.one");
         assert_eq!(selected(""), "kubeA.one kubea.two other");
         assert_eq!(selected("type=dial and name~two"), "kubea.two");
+        assert_eq!(selected("name=other or name~two and attribute=y"), "kubea.two other");
+        assert_eq!(selected("name~kube or true"), "kubeA.one kubea.two other");
+        assert_eq!(selected("sort by name desc skip 1 limit 1"), "kubea.two");
+        assert_eq!(selected("name~o sort by name limit none"), "kubeA.one kubea.two other");
     }
 
     #[test]
     fn what_is_no_filter_is_refused() {
-        for filter in
-            ["name", "name=", "colour=red", "name=a or name=b", "name=\"a", "limit x", "name=a and", "!"]
-        {
+        for filter in [
+            "name",
+            "name=",
+            "colour=red",
+            "name=a or",
+            "name=\"a",
+            "limit x",
+            "name=a and",
+            "!",
+            "skip",
+            "sort by id",
+            "name=a name=b",
+            "limit 1 name=a",
+        ] {
             let error = Filter::parse(filter).unwrap_err().to_string();
             assert!(error.contains("is not a filter") && error.contains("next: write"), "{filter}: {error}");
         }

@@ -33,6 +33,9 @@ mod upstreams;
 mod version;
 mod yaml;
 
+#[cfg(test)]
+mod pages;
+
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -45,7 +48,15 @@ fn main() -> ExitCode {
     }
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
-        Err(message) => return output::usage(&message),
+        Err(message) => {
+            return commands::neighbours::answer(&message).map_or_else(
+                || output::usage(&message),
+                |error| {
+                    output::error(&error);
+                    error.exit_code()
+                },
+            );
+        }
     };
     match start(cli) {
         Ok(code) => code,

@@ -195,15 +195,22 @@ fn other(words: &[OsString]) -> CliError {
             "there are no routers: every agent has its session with the gateway, and a policy is all that is needed"
         }
         "posture-check" => "nothing here checks postures",
-        "terminator" => {
-            "agents say what they offer when they connect; adit explain shows who offers a service"
+        "terminator" | "session" | "api-session" | "circuit" => {
+            return CliError::usage(format!("there is nothing called `{word}` here"))
+                .because("agents say what they offer when they connect")
+                .next("adit status lists who is connected, adit explain dial who offers a service");
+        }
+        "summary" => {
+            return CliError::usage("there is no summary of resources")
+                .because("all of them can be exported")
+                .next("adit export, or adit edge list KIND");
         }
         "config-type" => "there are two, host.v1 and intercept.v1, and they cannot be changed",
         "ca" | "auth-policy" | "authenticator" | "ext-jwt-signer" => {
             "identities are known by certificates of the gateway's own authority, and by nothing else"
         }
         "enrollment" => {
-            return CliError::usage(format!("there is no {word} here"))
+            return CliError::usage(format!("there is nothing called `{word}` here"))
                 .because("an identity's token to enroll with is made by a command of its own")
                 .next("adit identity enroll-token NAME -o FILE");
         }
@@ -216,7 +223,7 @@ fn other(words: &[OsString]) -> CliError {
             return CliError::usage(format!("`{word}` is no kind of resource")).next(hint);
         }
     };
-    CliError::usage(format!("there is no {word} here")).because(why).next(next)
+    CliError::usage(format!("there is nothing called `{word}` here")).because(why).next(next)
 }
 
 #[cfg(test)]

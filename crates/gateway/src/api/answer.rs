@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use adit_control::changes::Stored;
-use adit_control::model::{Credential, Kind, Model, rfc3339};
+use adit_control::model::{Credential, Kind, Model, TokenSecret, rfc3339};
 use adit_proto::name::Name;
 use axum::body::Body;
 use axum::response::Response;
@@ -69,6 +69,9 @@ pub(super) fn item(stored: &Stored, presence: &Presence<'_>) -> Value {
         fields.insert("enrolled".to_owned(), json!(!credentials.is_empty()));
         fields.insert("credentials".to_owned(), Value::Array(credentials));
     }
+    if stored.resource.kind() == Kind::Token {
+        fields.insert("secrets".to_owned(), Value::Array(secrets(presence.model, name)));
+    }
     Value::Object(fields)
 }
 
@@ -82,4 +85,21 @@ fn credentials(model: &Model, name: &Name) -> Vec<Value> {
         shown
     };
     model.credentials.get(name).map_or_else(Vec::new, |held| held.iter().map(show).collect())
+}
+
+/// Since when and until when each secret of a token is taken; never the secret. Those that have ended are left
+/// out, and the one that stays is the first.
+fn secrets(model: &Model, name: &Name) -> Vec<Value> {
+    let now = crate::grants::now();
+    let all = model.secrets.get(name).into_iter().flat_map(|secrets| secrets.iter());
+    let mut live: Vec<_> = all.filter(|secret| secret.not_after.is_none_or(|end| now < end)).collect();
+    live.sort_by_key(|secret| secret.not_after.is_some());
+    let show = |secret: &TokenSecret| {
+        let mut shown = json!({ "issued_at": rfc3339(secret.issued_at) });
+        if let Some(end) = secret.not_after {
+            shown["not_after"] = json!(rfc3339(end));
+        }
+        shown
+    };
+    live.into_iter().map(show).collect()
 }

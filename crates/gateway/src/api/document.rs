@@ -344,7 +344,7 @@ fn item(document: &Value, kind: &str) -> Value {
     extend(&mut item, "id", json!({ "type": "string" }));
     extend(&mut item, "revision", json!({ "type": "integer", "minimum": 0 }));
     extend(&mut item, "created_at", time.clone());
-    extend(&mut item, "updated_at", time);
+    extend(&mut item, "updated_at", time.clone());
     if matches!(kind, "identity" | "token") {
         let says = "Whether it has a session now.";
         extend(&mut item, "online", json!({ "type": "boolean", "description": says }));
@@ -353,6 +353,16 @@ fn item(document: &Value, kind: &str) -> Value {
         let says = "Whether it has a certificate that is good.";
         extend(&mut item, "enrolled", json!({ "type": "boolean", "description": says }));
         extend(&mut item, "credentials", json!({ "type": "array", "items": certificate }));
+    }
+    if kind == "token" {
+        let secret = json!({
+            "type": "object",
+            "description": "Since when it is taken, and until when if that has an end; never the secret itself.",
+            "required": ["issued_at"],
+            "properties": { "issued_at": time, "not_after": time },
+        });
+        let says = "Its secrets: none when they are revoked, two while it is rotated.";
+        extend(&mut item, "secrets", json!({ "type": "array", "items": secret, "description": says }));
     }
     item
 }

@@ -53,7 +53,8 @@ Examples:
   adit service delete a b c                (all of them or none)
   adit edge delete services where 'name contains \"kubeB\" limit none'
 
-Filters: name~part, name=whole, attribute=x, type=x, several joined with `and`; `true` for all.")]
+Filters: name~part, name=whole, attribute=x, type=x, joined with `and` and `or`; `true` for all. Behind them:
+sort by name desc, skip 10, limit 5.")]
 pub(crate) struct Delete {
     /// Their names; or the word `where` and a filter.
     #[arg(value_name = "NAME", required = true)]
@@ -80,7 +81,8 @@ Examples:
   adit service list 'name~kubeA' -o yaml
   adit edge list identities 'name contains \"prometheus\" limit none'
 
-Filters: name~part, name=whole, attribute=x, type=x, several joined with `and`; `true` for all.")]
+Filters: name~part, name=whole, attribute=x, type=x, joined with `and` and `or`; `true` for all. Behind them:
+sort by name desc, skip 10, limit 5.")]
 pub(crate) struct List {
     /// Which; all when left out.
     #[arg(value_name = "FILTER")]
@@ -116,8 +118,13 @@ pub(crate) async fn list(kind: Kind, args: List) -> Result<ExitCode, CliError> {
 /// Shows one.
 pub(crate) async fn show(kind: Kind, args: Show) -> Result<ExitCode, CliError> {
     let item = args.common.access.interface()?.item(kind, &args.name).await?;
+    let remarks = super::table::remarks(kind, &item, time::OffsetDateTime::now_utc());
     let value = Value::Object(item.0);
-    output::value(args.common.form.form(), &value, || yaml::document(&value));
+    output::value(args.common.form.form(), &value, || {
+        // Comments: what is printed can be applied as it is.
+        let remarks = remarks.iter().map(|remark| format!("# {}\n", output::printable(remark)));
+        yaml::document(&value) + &remarks.collect::<String>()
+    });
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,6 +3,10 @@
 use adit_control::model::Kind;
 use serde_json::Value;
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::duration;
 use crate::interface::Item;
 use crate::output::fitted_table;
 
@@ -14,7 +18,7 @@ pub(crate) fn of(kind: Kind, items: &[Item], width: Option<usize>) -> String {
         Kind::Service => &["Name", "Attributes", "Configs"],
         Kind::ServicePolicy => &["Name", "Type", "Semantic", "Service roles", "Identity roles"],
         Kind::Route => &["Name", "Hosts", "Ports", "Service"],
-        Kind::Token => &["Name", "Attributes", "Rights", "Online", "May offer"],
+        Kind::Token => &["Name", "Attributes", "Rights", "Secret", "Online", "May offer"],
     };
     let rows = items.iter().map(|item| row(kind, item)).collect();
     fitted_table(head, rows, width)
@@ -38,9 +42,61 @@ fn row(kind: Kind, item: &Item) -> Vec<String> {
         Kind::Route => vec![name, list("hosts"), list("ports"), text("service")],
         Kind::Token => {
             let online = yes(item.is("online"));
-            vec![name, list("attributes"), rights(item), online, limits(item.0.get("limits"))]
+            let secret = secret(item, OffsetDateTime::now_utc());
+            vec![name, list("attributes"), rights(item), secret, online, limits(item.0.get("limits"))]
         }
     }
+}
+
+/// What there is to say of a token's secrets. A gateway that tells nothing of them leaves nothing to say.
+pub(crate) fn secret(item: &Item, now: OffsetDateTime) -> String {
+    if !item.0.contains_key("secrets") {
+        return String::new();
+    }
+    let secrets = item.list("secrets");
+    let ends = secrets.iter().find_map(|secret| secret.get("not_after"));
+    match (secrets.len(), ends) {
+        (0, _) => "revoked".to_owned(),
+        (_, None) => "one".to_owned(),
+        (_, Some(end)) => match left(end, now) {
+            Some(left) => format!("old one taken for {left} more"),
+            None => "old one taken no more".to_owned(),
+        },
+    }
+}
+
+/// What people want to know of one resource beside its fields.
+pub(crate) fn remarks(kind: Kind, item: &Item, now: OffsetDateTime) -> Vec<String> {
+    match kind {
+        Kind::Token => match secret(item, now).as_str() {
+            "" | "one" => Vec::new(),
+            "revoked" => {
+                vec![format!("no secret is taken; adit token rotate {} makes a new one", item.name())]
+            }
+            rotated => vec![format!("secret: {rotated}")],
+        },
+        Kind::Identity => {
+            let certificate = |it: &Value| {
+                let ends = left(it.get("not_after")?, now);
+                let ends = ends.map_or_else(|| "has ended".to_owned(), |left| format!("ends in {left}"));
+                Some(format!("certificate {} {ends}", it.get("serial")?.as_str()?))
+            };
+            let found: Vec<String> = item.list("credentials").iter().filter_map(certificate).collect();
+            if found.is_empty() {
+                vec![format!("to enroll it: adit identity enroll-token {0} -o {0}.jwt", item.name())]
+            } else {
+                found
+            }
+        }
+        Kind::Service | Kind::Config | Kind::ServicePolicy | Kind::Route => Vec::new(),
+    }
+}
+
+/// How long it is until a moment, in words; `None` when it has passed.
+pub(crate) fn left(moment: &Value, now: OffsetDateTime) -> Option<String> {
+    let at = OffsetDateTime::parse(moment.as_str()?, &Rfc3339).ok()?;
+    let left = std::time::Duration::try_from(at - now).ok()?;
+    Some(duration::in_words(left))
 }
 
 fn words(items: &[Value]) -> String {
@@ -99,12 +155,22 @@ prometheus  -                                    metrics         no        no
             of(Kind::ServicePolicy, &policies, None),
             "Name  Type  Semantic  Service roles  Identity roles\np     Dial  AnyOf     @s             #all\n"
         );
-        let tokens = items(r#"[{"name":"t","limits":{"ports":[80,"90-99"],"hosts":[]}},{"name":"u"}]"#);
+        let tokens = items(
+            r#"[{"name":"t","limits":{"ports":[80,"90-99"],"hosts":[]},"secrets":[{}]},{"name":"u","secrets":[]}]"#,
+        );
         assert_eq!(
             of(Kind::Token, &tokens, None),
-            "Name  Attributes  Rights  Online  May offer\nt     -           -       no      hosts: none; ports: 80,90-99\n\
-             u     -           -       no      everything\n"
+            "\
+Name  Attributes  Rights  Secret   Online  May offer
+t     -           -       one      no      hosts: none; ports: 80,90-99
+u     -           -       revoked  no      everything
+"
         );
+        let rotated = items(
+            r#"[{"name":"v","secrets":[{"not_after":"2026-11-21T10:00:00Z"},{"issued_at":"2026-11-21T09:00:00Z"}]}]"#,
+        );
+        let at = |text: &str| OffsetDateTime::parse(text, &Rfc3339).unwrap();
+        assert_eq!(secret(&rotated[0], at("2026-11-21T09:11:00Z")), "old one taken for 49 minutes more");
         let routes = items(r#"[{"name":"r","hosts":["a.example"],"service":"s"}]"#);
         assert_eq!(
             of(Kind::Route, &routes, None),

@@ -21,15 +21,20 @@ impl Snapshot {
     pub fn compile(generation: Generation, model: &Model, local: &Local) -> Self {
         let tokens = tokens(model, local);
         let members = members(model, &tokens);
-        let place = |(index, member): (usize, &Member)| Some((member.who.name()?.clone(), index));
-        let places = |kind: fn(&Who) -> bool| {
-            members.iter().enumerate().filter(|(_, member)| kind(&member.who)).filter_map(place).collect()
-        };
+        let mut places =
+            (HashMap::with_capacity(model.identities.len()), HashMap::with_capacity(tokens.len()));
+        for (index, member) in members.iter().enumerate() {
+            match &member.who {
+                Who::Public => {}
+                Who::Identity(name) => drop(places.0.insert(name.clone(), index)),
+                Who::Token(name) => drop(places.1.insert(name.clone(), index)),
+            }
+        }
         let mut snapshot = Self {
             generation,
             rules: local.rules.clone(),
-            identities: places(|who| matches!(who, Who::Identity(_))),
-            tokens: places(|who| matches!(who, Who::Token(_))),
+            identities: places.0,
+            tokens: places.1,
             members,
             services: HashMap::new(),
             policies: model.policies.values().map(Arc::clone).collect(),

@@ -33,5 +33,6 @@ mod quickstart;
 mod readiness;
 mod reload;
 mod soak;
+mod state;
 mod tcp;
 mod walkthrough;

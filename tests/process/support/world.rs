@@ -104,7 +104,20 @@ impl World {
         })
     }
 
+    /// A gateway that a shell starts, after it has done this.
+    #[track_caller]
+    pub(crate) fn gateway_after(&self, first: &str, file: GatewayFile<'_>) -> Gateway {
+        let path = self.gateway_file(0, 0, file);
+        let line = format!("{first}; exec '{}' gateway -f '{}'", tools::adit().display(), path.display());
+        self.attach(Process::start("gateway", &mut self.here(tools::shell(&line)))).unwrap()
+    }
+
     fn gateway_process(&self, control: u16, http: u16, file: GatewayFile<'_>) -> Process {
+        let path = self.gateway_file(control, http, file);
+        Process::start("gateway", self.adit(&["gateway", "-f"]).arg(path))
+    }
+
+    fn gateway_file(&self, control: u16, http: u16, file: GatewayFile<'_>) -> PathBuf {
         let listener = format!("http: [{{listen: '127.0.0.1:{http}'}}]\n");
         let text = format!(
             "control: {{listen: '127.0.0.1:{control}'}}\n{}\
@@ -117,8 +130,7 @@ impl World {
             },
             file.more
         );
-        let path = self.write("gateway.yaml", &text);
-        Process::start("gateway", self.adit(&["gateway", "-f"]).arg(path))
+        self.write("gateway.yaml", &text)
     }
 
     /// Learns where a gateway listens; `None` when a port was taken.

@@ -243,3 +243,75 @@ fn what_another_program_writes_is_noticed_and_not_overwritten() {
         assert_eq!(put(&store, "/a", b"2").await, 8, "it goes on from there");
     });
 }
+
+#[test]
+fn a_directory_that_is_gone_or_another_one_takes_nothing_and_goes_on_when_it_is_back() {
+    let outside = TempDir::new().expect("a directory");
+    let directory = outside.path().join("state");
+    let elsewhere = outside.path().join("elsewhere");
+    let store = open(&directory);
+    run(async {
+        put(&store, "/a", b"1").await;
+        let mut watch = store.watch("", 1).await.expect("the past is kept");
+        fs::rename(&directory, &elsewhere).expect("it can be moved");
+        for replaced in [false, true] {
+            if replaced {
+                fs::create_dir(&directory).expect("a directory");
+                fs::copy(elsewhere.join("adit.db"), directory.join("adit.db")).expect("it can be copied");
+            }
+            let refused = try_commit(&store, vec![put_of("/b", b"2")]).await;
+            let Err(StoreError::Unavailable(why)) = refused else { panic!("{refused:?}") };
+            let why = why.to_string();
+            assert!(why.contains("was removed or replaced") && why.contains("restart the gateway"), "{why}");
+            assert!(store.grant(Duration::from_secs(60)).await.is_err());
+        }
+        fs::remove_dir_all(&directory).expect("it is there");
+        fs::rename(&elsewhere, &directory).expect("it can be moved back");
+        assert_eq!(list(&store).await.revision, 1, "what was refused left nothing");
+        assert_eq!(put(&store, "/c", b"3").await, 2, "it goes on");
+        let told = watch.recv().await.expect("it is told");
+        assert_eq!(told.events, [Event { key: "/c".to_owned(), value: Some(b"3".to_vec()) }]);
+    });
+    drop(store);
+    assert_eq!(run(list(&open(&directory))).revision, 2, "what was acknowledged is there");
+}
+
+#[test]
+fn a_byte_that_changed_anywhere_in_the_file_is_refused_in_words_or_does_no_harm() {
+    let directory = TempDir::new().expect("a directory");
+    let store = open(directory.path());
+    run(async {
+        for number in 0..60 {
+            put(&store, &format!("/{number}"), &[b'v'; 100]).await;
+        }
+    });
+    drop(store);
+    let whole = fs::read(directory.path().join("adit.db")).expect("it is there");
+    let (mut refused, mut harmless) = (0, 0);
+    // A prime: every place within a page is met.
+    for at in (0..whole.len()).step_by(211) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0xa5;
+        let elsewhere = TempDir::new().expect("a directory");
+        fs::write(elsewhere.path().join("adit.db"), damaged).expect("it can be written");
+        match SqliteStore::open(elsewhere.path()) {
+            Err(StoreError::Unusable(why)) => {
+                let is_told =
+                    ["put a backup back", "put a backup of this one back", "name another directory"];
+                assert!(is_told.iter().any(|next| why.contains(next)), "byte {at}: {why}");
+                refused += 1;
+            }
+            Err(other) => panic!("byte {at}: {other:?}"),
+            Ok(store) => {
+                // A value that changed is a value; whatever is asked of it has an answer.
+                let outcome = run(async {
+                    let listed = store.list("").await;
+                    let written = try_commit(&store, vec![put_of("/new", b"")]).await;
+                    (listed.map(|listing| listing.entries.len()), written)
+                });
+                harmless += u32::from(matches!(outcome, (Ok(60), Ok(61))));
+            }
+        }
+    }
+    assert!(refused > 5 && harmless > 5, "{refused} refused, {harmless} without harm");
+}

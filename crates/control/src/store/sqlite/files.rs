@@ -2,6 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process;
 
@@ -20,6 +21,34 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
+}
+
+/// Which file a path led to when it was opened: device and number. A directory that is removed, or another disk in its
+/// place, leaves an open database that still takes everything, and nobody finds it there again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place(u64, u64);
+
+impl Place {
+    /// Of the file that is there now.
+    pub(super) fn of(path: &Path) -> Result<Self, StoreError> {
+        let found = fs::metadata(path).map_err(|error| unavailable("look at", path, error))?;
+        Ok(Self(found.dev(), found.ino()))
+    }
+
+    /// Says no when another file is there, or none.
+    pub(super) fn check(self, path: &Path) -> Result<(), StoreError> {
+        if Self::of(path).is_ok_and(|now| now == self) {
+            return Ok(());
+        }
+        let path = path.display();
+        Err(StoreError::Unavailable(
+            format!(
+                "{path} was removed or replaced while the gateway runs; put it back, or restart the gateway with what \
+                 is there now"
+            )
+            .into(),
+        ))
+    }
 }
 
 /// Held while a process uses a state directory. The system lets go of it when the process ends, however it ends.

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 use tokio::sync::mpsc;
 
 use super::failure::Failure;
-use super::files::Lock;
+use super::files::{Lock, Place};
 use super::{counted, number, schema};
 use crate::store::clerk::Desk;
 use crate::store::leases::Leases;
@@ -21,6 +21,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Writer {
     path: PathBuf,
+    place: Place,
     database: Connection,
     keep: History,
     past: Past,
@@ -42,6 +43,7 @@ struct Past {
 impl Writer {
     pub(super) fn open(path: &Path, lock: Lock, keep: History) -> Result<Self, Failure> {
         let database = schema::open(path)?;
+        let place = Place::of(path)?;
         let past = Past::load(&database)?;
         let mut leases = Leases::default();
         let now = Instant::now();
@@ -49,7 +51,7 @@ impl Writer {
             leases.begin(id, ttl, now);
         }
         let watchers = Watchers::default();
-        Ok(Self { path: path.to_owned(), database, keep, past, watchers, leases, _lock: lock })
+        Ok(Self { path: path.to_owned(), place, database, keep, past, watchers, leases, _lock: lock })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -86,6 +88,7 @@ impl Writer {
     }
 
     pub(super) fn grant(&mut self, ttl: Duration) -> Result<LeaseId, Failure> {
+        self.place.check(&self.path)?;
         let milliseconds = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
         self.database.execute("INSERT INTO leases (ttl_ms) VALUES (?1)", [milliseconds])?;
         let id = LeaseId(self.database.last_insert_rowid().unsigned_abs());
@@ -116,7 +119,8 @@ impl Writer {
 
     /// Does all of it or nothing, and then tells who watches.
     fn apply(&mut self, transaction: &Transaction, ends: Option<LeaseId>) -> Result<Revision, Failure> {
-        match write(&mut self.database, transaction, ends, &self.past, self.keep) {
+        let still_there = || self.place.check(&self.path);
+        match write(&mut self.database, transaction, ends, &self.past, self.keep, still_there) {
             Ok(None) => Ok(self.past.told),
             Ok(Some(committed)) => {
                 self.past.add(&committed, self.keep);
@@ -205,6 +209,7 @@ fn write(
     ends: Option<LeaseId>,
     past: &Past,
     keep: History,
+    still_there: impl FnOnce() -> Result<(), StoreError>,
 ) -> Result<Option<Committed>, Failure> {
     let whole = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
     compare(&whole, &transaction.expect)?;
@@ -232,6 +237,7 @@ fn write(
         let other = "another program has written to the database; restart the gateway";
         return Err(StoreError::Unavailable(other.into()).into());
     }
+    still_there()?;
     whole.commit()?;
     Ok(Some(committed))
 }

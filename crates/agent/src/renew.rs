@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use adit_telemetry::timestamp::moment;
-use adit_tunnel::identity::LiveIdentity;
+use adit_tunnel::identity::{Leaf, LiveIdentity};
 use adit_tunnel::proxy::Egress;
 use adit_tunnel::tls;
 use serde::Serialize;
@@ -47,48 +47,8 @@ impl Renewal {
     }
 
     /// Runs until it is dropped. Cancel safe: a certificate that was on its way is listed and never used.
-    #[expect(clippy::infinite_loop, reason = "ends with its scope")]
     pub async fn run(self) {
-        let mut failures = 0_u32;
-        let mut told_expired = false;
-        loop {
-            let leaf = self.identity.file().leaf().clone();
-            self.figures.expires(leaf.not_after);
-            let spread = f64::from(u16::from_be_bytes([random(), random()])) / f64::from(u16::MAX);
-            let due = due(leaf.not_before, leaf.not_after, spread);
-            wait_until(due).await;
-            match self.renew().await {
-                Ok(()) => {
-                    (failures, told_expired) = (0, false);
-                    self.figures.renewed("ok");
-                    let leaf = self.identity.file().leaf().clone();
-                    let until = moment(SystemTime::UNIX_EPOCH + Duration::from_secs(leaf.not_after));
-                    tracing::info!(identity = %leaf.name, serial = %leaf.serial, until, "renewed the certificate");
-                }
-                Err(failure) => {
-                    self.report(&leaf.name, leaf.not_after, &failure, &mut told_expired);
-                    failures = failures.saturating_add(1);
-                }
-            }
-            // Also after a success: a gateway that gives certificates which are due at once is not asked all the time.
-            tokio::time::sleep(pause(failures.saturating_sub(1), spread)).await;
-        }
-    }
-
-    fn report(&self, identity: &str, not_after: u64, failure: &Failure, told_expired: &mut bool) {
-        self.figures.renewed(failure.label);
-        let left = not_after.saturating_sub(seconds(SystemTime::now()));
-        let error = &failure.text;
-        if left > 0 {
-            tracing::warn!(identity, minutes_left = left / 60, %error, "cannot renew the certificate yet");
-        } else if !std::mem::replace(told_expired, true) {
-            tracing::error!(
-                identity,
-                %error,
-                "the certificate has expired, and no gateway takes it any more; ask for a new invitation and run \
-                 `adit enroll`"
-            );
-        }
+        keep(&self, SystemTime::now).await;
     }
 
     /// Renews now. Not cancel safe: what was given may be lost.
@@ -121,6 +81,102 @@ impl Renewal {
             }
         }
         Err(failure)
+    }
+}
+
+/// What is kept from ending, and how it is said.
+trait Kept {
+    /// The certificate that is in use.
+    fn leaf(&self) -> Leaf;
+    async fn renew(&self) -> Result<(), Failure>;
+    fn tell(&self, leaf: &Leaf, news: News<'_>);
+}
+
+/// What there is to say of a certificate.
+#[derive(Debug)]
+enum News<'a> {
+    InUse,
+    Renewed,
+    /// It could not be renewed, and has so long.
+    NotYet(&'a Failure, Duration),
+    /// The same, and it has ended; told once.
+    Expired(&'a Failure),
+    /// The same, and was told before.
+    StillExpired(&'a Failure),
+}
+
+impl Kept for Renewal {
+    fn leaf(&self) -> Leaf {
+        self.identity.file().leaf().clone()
+    }
+
+    async fn renew(&self) -> Result<(), Failure> {
+        Self::renew(self).await
+    }
+
+    fn tell(&self, leaf: &Leaf, news: News<'_>) {
+        let Leaf { name: identity, serial, not_after, .. } = leaf;
+        match news {
+            News::InUse => self.figures.expires(*not_after),
+            News::Renewed => {
+                self.figures.renewed("ok");
+                let until = moment(SystemTime::UNIX_EPOCH + Duration::from_secs(*not_after));
+                tracing::info!(%identity, %serial, until, "renewed the certificate");
+            }
+            News::NotYet(Failure { label, text: error }, left) => {
+                self.figures.renewed(label);
+                let minutes_left = left.as_secs() / 60;
+                tracing::warn!(%identity, minutes_left, %error, "cannot renew the certificate yet");
+            }
+            News::Expired(Failure { label, text: error }) => {
+                self.figures.renewed(label);
+                tracing::error!(
+                    %identity,
+                    %error,
+                    "the certificate has expired, and no gateway takes it any more; ask for a new invitation and run \
+                     `adit enroll`"
+                );
+            }
+            News::StillExpired(failure) => self.figures.renewed(failure.label),
+        }
+    }
+}
+
+/// Renews when it is time, for ever. `now` says what time it is.
+#[expect(clippy::infinite_loop, reason = "ends with its scope")]
+async fn keep(kept: &impl Kept, now: impl Fn() -> SystemTime) {
+    let mut failures = 0_u32;
+    let mut told_expired = false;
+    let (mut known, mut spread) = (String::new(), 0.5);
+    loop {
+        let leaf = kept.leaf();
+        kept.tell(&leaf, News::InUse);
+        // Once for each certificate: else who has failed might wait for a later moment than the one that has come.
+        if known != leaf.serial {
+            known.clone_from(&leaf.serial);
+            spread = f64::from(u16::from_be_bytes([random(), random()])) / f64::from(u16::MAX);
+        }
+        wait_until(due(leaf.not_before, leaf.not_after, spread), &now).await;
+        match kept.renew().await {
+            Ok(()) => {
+                (failures, told_expired) = (0, false);
+                kept.tell(&kept.leaf(), News::Renewed);
+            }
+            Err(failure) => {
+                let left = Duration::from_secs(leaf.not_after.saturating_sub(seconds(now())));
+                let news = match left {
+                    Duration::ZERO if std::mem::replace(&mut told_expired, true) => {
+                        News::StillExpired(&failure)
+                    }
+                    Duration::ZERO => News::Expired(&failure),
+                    left => News::NotYet(&failure, left),
+                };
+                kept.tell(&leaf, news);
+                failures = failures.saturating_add(1);
+            }
+        }
+        // Also after a success: a gateway that gives certificates which are due at once is not asked all the time.
+        tokio::time::sleep(pause(failures.saturating_sub(1), spread)).await;
     }
 }
 
@@ -157,8 +213,8 @@ fn due(not_before: u64, not_after: u64, spread: f64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(not_before) + life.mul_f64(share)
 }
 
-async fn wait_until(due: SystemTime) {
-    while let Ok(left) = due.duration_since(SystemTime::now()) {
+async fn wait_until(due: SystemTime, now: impl Fn() -> SystemTime) {
+    while let Ok(left) = due.duration_since(now()) {
         tokio::time::sleep(left.min(NAP)).await;
     }
 }
@@ -179,12 +235,121 @@ fn random() -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::ops::Range;
+
     use super::*;
 
     #[test]
     fn a_certificate_is_renewed_at_two_thirds_of_its_life_give_or_take_a_little() {
         let at = |spread| seconds(due(1000, 4000, spread)) - 1000;
         assert_eq!((at(0.0), at(0.5), at(1.0)), (1900, 2000, 2100));
+    }
+
+    const HOUR: u64 = 3600;
+    const LIFE: u64 = 24 * HOUR;
+    const BEGIN: u64 = 1_800_000_000;
+
+    /// An identity whose gateway is there or not, in a time of its own.
+    struct Simulated {
+        started: tokio::time::Instant,
+        not_before: Cell<u64>,
+        /// From when to when nobody answers, in seconds since the beginning.
+        away: Range<u64>,
+        renewed: RefCell<Vec<u64>>,
+        refused: RefCell<Vec<u64>>,
+        told_expired: Cell<u32>,
+        still_expired: Cell<u32>,
+    }
+
+    impl Simulated {
+        /// Lives for so many days.
+        async fn live(days: u32, away: Range<u64>) -> Self {
+            let simulated = Self {
+                started: tokio::time::Instant::now(),
+                not_before: Cell::new(0),
+                away,
+                renewed: RefCell::default(),
+                refused: RefCell::default(),
+                told_expired: Cell::new(0),
+                still_expired: Cell::new(0),
+            };
+            let now = || SystemTime::UNIX_EPOCH + Duration::from_secs(BEGIN) + simulated.started.elapsed();
+            let life = keep(&simulated, now);
+            assert!(tokio::time::timeout(Duration::from_secs(LIFE) * days, life).await.is_err());
+            simulated
+        }
+
+        fn now(&self) -> u64 {
+            self.started.elapsed().as_secs()
+        }
+    }
+
+    impl Kept for Simulated {
+        fn leaf(&self) -> Leaf {
+            let not_before = BEGIN + self.not_before.get();
+            let (name, serial) = ("alice".to_owned(), not_before.to_string());
+            Leaf { name, serial, not_before, not_after: not_before + LIFE }
+        }
+
+        async fn renew(&self) -> Result<(), Failure> {
+            let now = self.now();
+            if self.away.contains(&now) {
+                self.refused.borrow_mut().push(now);
+                return Err(Failure { label: "unreachable", text: "nobody answers".to_owned() });
+            }
+            self.renewed.borrow_mut().push(now);
+            self.not_before.set(now);
+            Ok(())
+        }
+
+        fn tell(&self, leaf: &Leaf, news: News<'_>) {
+            let has_ended = BEGIN + self.now() >= leaf.not_after;
+            match news {
+                News::InUse | News::Renewed => {}
+                News::NotYet(_, left) => {
+                    assert!(!has_ended && left.as_secs() <= LIFE / 3 + LIFE / 30 + 1, "{left:?}");
+                }
+                News::Expired(_) => self.told_expired.set(self.told_expired.get() + u32::from(has_ended)),
+                News::StillExpired(_) => self.still_expired.set(self.still_expired.get() + 1),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn for_a_month_each_certificate_is_renewed_once_at_two_thirds_of_its_life() {
+        let month = Simulated::live(30, 0..0).await;
+        let renewed = month.renewed.borrow();
+        assert!((42..=48).contains(&renewed.len()), "{renewed:?}");
+        let since = std::iter::once(&0).chain(renewed.iter());
+        for (before, after) in since.zip(renewed.iter()) {
+            let share = (after - before) as f64 / LIFE as f64;
+            assert!((0.63..=0.71).contains(&share), "after {share} of a life");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gateway_that_is_away_for_a_while_is_asked_again_in_time_and_not_all_the_time() {
+        // From before the first certificate is due until shortly before it ends.
+        let back = LIFE - 30 * 60;
+        let simulated = Simulated::live(2, HOUR..back).await;
+        let refused = simulated.refused.borrow();
+        assert!((90..=220).contains(&refused.len()), "asked {} times in vain", refused.len());
+        for pair in refused.windows(2) {
+            assert!((2..=301).contains(&(pair[1] - pair[0])), "asked at {} and at {}", pair[0], pair[1]);
+        }
+        let first = simulated.renewed.borrow()[0];
+        assert!((back..=back + 301).contains(&first), "renewed at {first}, {back} was possible");
+        assert_eq!((simulated.told_expired.get(), simulated.still_expired.get()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn that_a_certificate_has_expired_is_told_once_and_one_that_is_given_all_the_same_is_taken() {
+        let simulated = Simulated::live(3, HOUR..2 * LIFE).await;
+        assert_eq!(simulated.told_expired.get(), 1);
+        assert!(simulated.still_expired.get() > 100, "it goes on asking: a clock may have been wrong");
+        let first = simulated.renewed.borrow()[0];
+        assert!((2 * LIFE..=2 * LIFE + 301).contains(&first), "{first}");
     }
 
     #[test]

@@ -445,3 +445,47 @@ async fn the_description_is_served_and_names_every_endpoint() {
     assert_eq!(document, adit_gateway::api::openapi());
     world.finish().await;
 }
+
+#[tokio::test]
+async fn administrators_who_change_the_same_thing_at_once_overwrite_nothing_of_each_other() {
+    const ADMINS: usize = 4;
+    const TIMES: usize = 5;
+    let world = world().await;
+    ask(&world, "POST /v1/identities", json!({ "name": "alice", "attributes": ["z"] })).await;
+    let all_have_read = tokio::sync::Barrier::new(ADMINS);
+    // Each adds attributes of its own to what is there, and begins again when somebody else was faster.
+    let administrator = async |number: usize| {
+        let mut late = 0;
+        for time in 0..TIMES {
+            for attempt in 0.. {
+                let read = ask_with(&world, "GET /v1/identities/alice", "", &Value::Null).await;
+                let mut alice: Value = serde_json::from_str(&read.text()).unwrap();
+                alice["attributes"].as_array_mut().unwrap().push(json!(format!("a{number}-{time}")));
+                if attempt == 0 {
+                    within("the others", all_have_read.wait()).await;
+                }
+                let only_this = format!("if-match: {}\r\n", read.field("etag").unwrap());
+                let put = ask_with(&world, "PUT /v1/identities/alice", &only_this, &alice).await;
+                match put.status() {
+                    200 => break,
+                    412 => late += 1,
+                    other => panic!("{other}: {}", put.text()),
+                }
+            }
+        }
+        late
+    };
+    let (a, b, c, d) = tokio::join!(administrator(0), administrator(1), administrator(2), administrator(3));
+    // Of those who have read the same, one is first.
+    assert!(a + b + c + d >= (ADMINS - 1) * TIMES, "{a}, {b}, {c} and {d} times late");
+    let (_, alice) = ask(&world, "GET /v1/identities/alice", Value::Null).await;
+    let mut there: Vec<&str> =
+        alice["attributes"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
+    there.sort_unstable();
+    let mut all: Vec<String> =
+        (0..ADMINS).flat_map(|number| (0..TIMES).map(move |time| format!("a{number}-{time}"))).collect();
+    all.push("z".to_owned());
+    all.sort_unstable();
+    assert_eq!(there, all);
+    world.finish().await;
+}

@@ -338,13 +338,19 @@ fn report(samples: &[Sample]) {
 
 #[track_caller]
 fn does_not_grow(samples: &[Sample]) {
-    // A short run has nothing to compare.
-    if samples.len() < 12 {
-        return;
-    }
+    // A short run has nothing to compare, and in one of some minutes how busy the machine is says more than what is
+    // held. What is left of files and tasks is seen at rest, after each run.
+    let (share, least) = match samples.len() {
+        ..12 => return,
+        12..120 => (1.25, 16.0 * MIB),
+        _ => (1.05, 4.0 * MIB),
+    };
     for role in 0..2 {
         let (early, late) = floors(samples, |sample| sample.memory[role]);
-        assert!(late < early * 1.05 + 4.0 * MIB, "memory grew from {early} to {late}: {samples:#?}");
+        assert!(late < early * share + least, "memory grew from {early} to {late}: {samples:#?}");
+        if samples.len() < 120 {
+            continue;
+        }
         for figure in [|sample: &Sample| sample.files, |sample: &Sample| sample.tasks] {
             let (early, late) = floors(samples, |sample| figure(sample)[role]);
             assert!(late <= early + 20.0, "files or tasks grew from {early} to {late}: {samples:#?}");

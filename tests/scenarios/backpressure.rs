@@ -13,7 +13,7 @@ use hyper::Request;
 const MUCH: usize = 512 << 20;
 /// What all buffers on the way may take: the kernel's of six sockets, and ours.
 const BOUND: usize = 96 << 20;
-const LARGE: usize = 24 << 20;
+const LARGE: usize = 8 << 20;
 
 /// Bytes that show when some of them are lost, twice or in another order.
 fn pattern(length: usize) -> Vec<u8> {

@@ -4,6 +4,7 @@
 use adit_testkit::world::TOKEN;
 use adit_testkit::{AgentPlan, Answer, Puppet, Signal, Upstream, World};
 use tokio::io::AsyncReadExt as _;
+use tokio::time::{Duration, Instant};
 
 #[tokio::test]
 async fn an_upstream_that_closes_after_each_response_is_never_seen_by_a_get() {
@@ -45,7 +46,8 @@ async fn a_get_that_meets_the_close_of_an_idle_connection_is_sent_again_on_a_new
 
 #[tokio::test]
 async fn a_post_is_never_applied_twice() {
-    for body in ["", "amount=1"] {
+    let mut bodies = vec!["amount=1", ""];
+    'bodies: while let Some(body) = bodies.pop() {
         let applied = Signal::default();
         // The first request on a connection is answered; the second is applied, and its answer never comes.
         let upstream = Upstream::scripted({
@@ -67,8 +69,15 @@ async fn a_post_is_never_applied_twice() {
         let world = World::new().offer("a.example", &upstream).run().await;
         let mut client = world.wire().await;
         for round in 1..=20 {
+            let began = Instant::now();
             assert_eq!(client.get("a.example", "/").await.status(), 200);
             let reply = client.post("a.example", "/pay", body.as_bytes()).await;
+            if reply.status() == 200 && began.elapsed() > Duration::from_secs(2) {
+                // The machine stood still, and a POST is not sent on a connection that was idle for so long: that proves
+                // nothing here, so again.
+                bodies.push(body);
+                continue 'bodies;
+            }
             assert_eq!((reply.status(), reply.reason()), (502, Some("upstream_closed")), "round {round}");
             assert_eq!(applied.times(), round, "each POST was applied once, and then told to have failed");
         }

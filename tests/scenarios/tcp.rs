@@ -347,8 +347,8 @@ async fn drains_give_open_connections_their_time_and_cut_the_rest_with_a_reset()
         let port = free();
         let name = format!("tcp:{port}");
         let mut world =
-            World::new().gateway(|config| config.drain_timeout = Duration::from_millis(300)).run().await;
-        let plan = AgentPlan::new().offer(&name, &echo).drain_timeout(Duration::from_millis(300));
+            World::new().gateway(|config| config.drain_timeout = Duration::from_secs(5)).run().await;
+        let plan = AgentPlan::new().offer(&name, &echo).drain_timeout(Duration::from_secs(5));
         world.join(plan).await;
         let (mut polite, mut endless) = (connect(port).await, connect(port).await);
         for client in [&mut polite, &mut endless] {

@@ -60,13 +60,17 @@ impl Load {
         Self { tally, is_over, clients }
     }
 
-    /// Waits until this many more requests were answered with 200.
+    /// Waits until this many more requests were answered with 200, for as long as one follows the other.
     #[track_caller]
     pub(crate) fn goes_on(&self, more: usize) {
         let goal = self.tally.good() + more;
-        until("requests are answered", SOON, || {
-            if self.tally.good() >= goal { Ok(()) } else { Err(format!("{:?}", self.tally)) }
-        });
+        let mut seen = 0;
+        while seen < goal {
+            seen = until("requests are answered", SOON, || match self.tally.good() {
+                good if good > seen => Ok(good),
+                _none_more => Err(format!("{:?}", self.tally)),
+            });
+        }
     }
 
     /// Waits until a request has ended in one of these ways.

@@ -181,6 +181,7 @@ async fn a_lane_cannot_be_added_by_another_identity() {
     world.finish().await;
 }
 
+#[expect(clippy::too_many_lines, reason = "one conversation, held twice")]
 #[tokio::test]
 async fn a_revoked_certificate_opens_neither_a_session_nor_a_lane_where_tls_is_resumed_by_tcp_or_quic() {
     use std::sync::atomic::{AtomicUsize, Ordering};

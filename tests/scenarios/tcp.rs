@@ -437,3 +437,57 @@ async fn a_client_that_resets_while_its_agent_is_awaited_lets_go_at_once() {
     drop((agent, stream));
     world.finish().await;
 }
+
+#[tokio::test]
+async fn one_source_has_so_many_connections_and_a_balancer_in_front_speaks_for_its_clients() {
+    let echo = Tcp::echo().await;
+    let port = free();
+    let mut world = World::new()
+        .limits(|limits| limits.max_connections_per_source = 2)
+        .offer(&format!("tcp:{port}"), &echo)
+        .offer("a.example", "http_status:204")
+        .run()
+        .await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut client = connect(port).await;
+        client.write_all(b"a").await.unwrap();
+        within("the echo", client.read_exact(&mut [0])).await.unwrap();
+        held.push(client);
+    }
+    assert!(is_reset(&mut connect(port).await).await);
+    // A listener for requests counts the same address.
+    let mut wire = TcpStream::connect(world.http()).await.unwrap();
+    assert!(is_reset(&mut wire).await);
+    world.sum_becomes("adit_refusals_total", &[("reason", "overloaded")], 2).await;
+    drop(held);
+    until("its places are free again", || async {
+        let mut client = connect(port).await;
+        client.write_all(b"a").await.unwrap();
+        client.read_exact(&mut [0]).await
+    })
+    .await;
+    // Who is trusted to speak for others is not counted; those it speaks for are.
+    world
+        .reload(|config| {
+            config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+            config.tcp.as_mut().unwrap().lb_proxy_protocol = true;
+        })
+        .unwrap();
+    let by_balancer = async |from: &str| {
+        let mut client = connect(port).await;
+        client.write_all(format!("PROXY TCP4 {from} 192.0.2.1 1000 80\r\na").as_bytes()).await.unwrap();
+        let echoed = within("the echo", client.read_exact(&mut [0])).await.is_ok();
+        (client, echoed)
+    };
+    let mut held = Vec::new();
+    for (from, is_taken) in
+        [("192.0.2.7", true), ("192.0.2.7", true), ("192.0.2.7", false), ("192.0.2.8", true)]
+    {
+        let (client, echoed) = by_balancer(from).await;
+        assert_eq!(echoed, is_taken, "{from}");
+        held.push(client);
+    }
+    drop(held);
+    world.finish().await;
+}

@@ -148,6 +148,8 @@ pub enum Tls {
 pub struct Limits {
     /// Public connections at once; more wait in the kernel's accept queue.
     pub max_connections: usize,
+    /// Of these, from one source address that is no trusted proxy; of IPv6, from one /64. More are reset.
+    pub max_connections_per_source: usize,
     /// Sessions at once.
     pub max_sessions: usize,
     /// Bytes of a request's head (request line and header fields).
@@ -180,6 +182,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_connections: 65_536,
+            max_connections_per_source: 16_384,
             max_sessions: 20_000,
             max_header_bytes: 64 * 1024,
             max_headers: 100,

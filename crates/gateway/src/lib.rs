@@ -34,6 +34,7 @@ mod reload;
 mod router;
 mod server;
 mod sessions;
+mod sources;
 mod state;
 pub mod status;
 mod tcp;

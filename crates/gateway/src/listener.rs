@@ -141,6 +141,14 @@ async fn serve(mut tcp: TcpStream, mut peer: SocketAddr, face: &Face, serving: &
             }
         }
     }
+    let placed = serving.plane.live.place(peer.ip(), serving.plane.snapshots.current().rules());
+    let _place = match placed {
+        Ok(place) => place,
+        Err(reason) => {
+            serving.plane.observe.head_refused(reason, peer.ip().to_canonical());
+            return tcp.abort();
+        }
+    };
     if let Some(tls) = face.tls.clone() {
         return Box::pin(serve_tls(tcp, peer, tls, serving)).await;
     }

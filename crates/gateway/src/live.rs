@@ -1,15 +1,19 @@
 //! What is looked at again and again while the gateway runs, so that a reload can change it: what begins afterwards
 //! goes by what is said then, what stands goes on as it began.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use adit_control::Rules;
+use adit_proto::reason::Reason;
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::{Config, Limits};
 use crate::http::guard;
 use crate::refusal;
+use crate::sources::{Place, Sources};
 
 /// The settings in force.
 #[derive(Debug)]
@@ -20,6 +24,8 @@ pub(crate) struct Live {
     drain_timeout: ArcSwap<Duration>,
     /// Where the public HTTP listeners are.
     http_ports: ArcSwap<Vec<u16>>,
+    /// Who has how many public connections.
+    sources: Arc<Sources>,
     /// Public connections at once.
     slots: Arc<Semaphore>,
     /// How many slots there are to be.
@@ -33,6 +39,7 @@ impl Live {
             guard: ArcSwap::from_pointee(guard_settings(&limits)),
             drain_timeout: ArcSwap::from_pointee(drain_timeout),
             http_ports: ArcSwap::default(),
+            sources: Arc::default(),
             slots: Arc::new(Semaphore::new(slots)),
             wanted_slots: watch::Sender::new(slots),
             limits: ArcSwap::from_pointee(limits),
@@ -75,6 +82,18 @@ impl Live {
 
     pub(crate) fn set_http_ports(&self, ports: Vec<u16>) {
         self.http_ports.store(Arc::new(ports));
+    }
+
+    /// A place among the connections from one address, for whoever speaks for itself.
+    ///
+    /// # Errors
+    /// [`Reason::Overloaded`]: it has as many as it may.
+    pub(crate) fn place(&self, source: IpAddr, rules: &Rules) -> Result<Option<Place>, Reason> {
+        if rules.trusts(source) {
+            return Ok(None);
+        }
+        let max = self.limits().max_connections_per_source;
+        self.sources.place(source, max).map(Some).ok_or(Reason::Overloaded)
     }
 
     /// One for each public connection.

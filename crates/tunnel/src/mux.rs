@@ -11,7 +11,7 @@
 //! The receiver grants credit; a sender never has more bytes under way than it was granted, and credit returns
 //! when the reader has taken a part of the window, small enough that the sender need not wait for it. A reader that
 //! takes a whole window faster than two round trips has the window doubled, up to [`limits::MAX_WINDOW`] a stream,
-//! [`GROWTH_BUDGET`] a lane, and a bound for the process.
+//! [`GROWTH_BUDGET`] a lane, and a bound for the process, of which each lane has its part.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -32,6 +32,7 @@ mod row;
 mod tests;
 mod writing;
 
+use budget::BUDGET;
 use round_trip::RoundTrip;
 use row::Row;
 pub(crate) use writing::{Filled, Round};
@@ -296,9 +297,17 @@ impl Mux {
         let Some(row) = self.rows.get_mut(&id) else { return };
         let mut credit = std::mem::take(&mut row.taken);
         let is_limit = row.is_limit(credit, now, rtt);
-        if is_limit && !self.rtt.is_stale(now) {
+        // What the lane has too much is not returned, as far as this stream has grown.
+        let less = BUDGET.excess(self.grown).min(row.recv_window - INITIAL_WINDOW).min(credit / 2);
+        if less > 0 {
+            row.recv_window -= less;
+            self.grown -= less;
+            BUDGET.give_back(less);
+            credit -= less;
+        } else if is_limit && !self.rtt.is_stale(now) {
             let room = self.rtt.most_under_way().min(limits::MAX_WINDOW).saturating_sub(row.recv_window);
-            let more = budget::take(room.min(GROWTH_BUDGET - self.grown).min(row.recv_window));
+            let wanted = room.min(GROWTH_BUDGET - self.grown).min(row.recv_window);
+            let more = BUDGET.take(wanted, self.grown);
             row.recv_window += more;
             self.grown += more;
             credit += more;
@@ -357,7 +366,7 @@ impl Mux {
         if let Some(row) = self.rows.remove(&id) {
             let grown = row.recv_window - INITIAL_WINDOW;
             self.grown -= grown;
-            budget::give_back(grown);
+            BUDGET.give_back(grown);
         }
         if self.rows.is_empty() {
             wake.append(&mut self.watchers);
@@ -531,7 +540,7 @@ impl Mux {
 
 impl Drop for Mux {
     fn drop(&mut self) {
-        budget::give_back(self.grown);
+        BUDGET.give_back(self.grown);
     }
 }
 

@@ -302,6 +302,8 @@ macro_rules! limits {
 
 limits! {
     max_connections: usize = COUNT, "65536", "Public connections at once; more wait in the kernel's queue.";
+    max_connections_per_source: usize = COUNT, "16384",
+        "Of these, from one address (of IPv6, one /64) that is no trusted proxy; more are reset.";
     max_sessions: usize = COUNT, "20000", "Sessions of agents at once.";
     max_header_bytes: usize = SIZE, "64KiB", "Size of a request's head.";
     max_headers: usize = COUNT, "100", "Header fields of a request.";

@@ -1,7 +1,7 @@
 //! Failed authentications per source address, so that a token cannot be guessed at speed.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::pace::Pace;
 use crate::live::Live;
+use crate::sources::source;
 
 /// Failures are counted for this long from the first one.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -61,14 +62,6 @@ impl Penalties {
             (*since, *failures) = (now, 0);
         }
         *failures += 1;
-    }
-}
-
-/// One IPv6 customer has a whole /64 to try from.
-pub(super) fn source(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => v4.into(),
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
     }
 }
 

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::PATIENCE;
-use super::penalty::source;
+use crate::sources::source;
 
 /// Handshakes at once.
 const MAX: usize = 1024;

@@ -22,6 +22,7 @@ use super::{ANONYMOUS, ByReason, Observe, ServiceCounters};
 use crate::balancer::Endpoint;
 use crate::grants::Grant;
 use crate::sessions::Service;
+use crate::sources::Place;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ByPort {
@@ -71,6 +72,8 @@ pub(crate) struct ConnectionRecord {
     who: Option<Name>,
     /// Kept while it is open.
     grant: Option<Arc<Grant>>,
+    /// Its place among the connections from its source, kept until it ends.
+    place: Option<Place>,
     client: IpAddr,
     started: Instant,
     wait: Option<Duration>,
@@ -145,6 +148,7 @@ impl Observe {
             is_public: false,
             who: None,
             grant: None,
+            place: None,
             client: peer.ip().to_canonical(),
             started: Instant::now(),
             wait: None,
@@ -168,6 +172,11 @@ impl ConnectionRecord {
     pub(crate) fn reaches(&mut self, service: &Service) {
         self.counters = service.counters.clone();
         self.name = service.name.clone();
+    }
+
+    /// It has this place until it ends.
+    pub(crate) fn occupies(&mut self, place: Option<Place>) {
+        self.place = place;
     }
 
     /// What it rests on is in use until it ends.

@@ -33,10 +33,13 @@ pub(crate) fn parse(values: &[String], ports: &[PortRange]) -> Result<Vec<Servic
                 add(&mut services, of_host(host, port)?)?;
             }
         }
+        (Some(host), true) if is_http(host) => return Err(for_http(host)),
         (Some(host), true) => {
-            return Err(CliError::usage(format!("--upstream {host} names no port"))
-                .because("a TCP service is reached by its port")
-                .next("add --ports, as in --ports 5432; or write --upstream PORT=HOST:PORT"));
+            return Err(CliError::usage(format!(
+                "--upstream {host} does not say which port of the gateway is meant"
+            ))
+            .because("a TCP service is reached by its port")
+            .next("add --ports, as in --ports 5432; or write --upstream PORT=HOST:PORT"));
         }
         (None, false) => {
             return Err(CliError::usage("--ports without a host in --upstream")
@@ -72,7 +75,26 @@ fn wrong(item: &str, cause: &dyn std::error::Error, next: &str) -> CliError {
     CliError::usage(format!("--upstream {item} is not an upstream")).caused_by(cause).next(next)
 }
 
+/// An HTTP upstream where a TCP one belongs.
+fn is_http(upstream: &str) -> bool {
+    ["http://", "https://"].iter().any(|scheme| upstream.contains(scheme))
+}
+
+fn for_http(item: &str) -> CliError {
+    CliError::usage(format!("--upstream {item} is not a TCP upstream"))
+        .because("it is one for HTTP, by host names")
+        .next("use adit http client; or write PORT=HOST:PORT, as in 8080=127.0.0.1:8080, for its bytes as they are")
+}
+
 fn pair(item: &str, port: &str, upstream: &str) -> Result<Service, CliError> {
+    if is_http(upstream) {
+        return Err(for_http(item));
+    }
+    if port.parse::<u16>().is_err() {
+        return Err(CliError::usage(format!("--upstream {item} is not an upstream"))
+            .because(format!("`{port}` is no port, and the gateway's port stands in front of the ="))
+            .next("write PORT=HOST:PORT, as in 2222=127.0.0.1:22"));
+    }
     let next = "write PORT=HOST:PORT, as in 2222=127.0.0.1:22";
     let name: ServiceName = format!("tcp:{port}").parse().map_err(|cause| wrong(item, &cause, next))?;
     let has_scheme = upstream.contains("://") || upstream.starts_with("unix:");
@@ -84,7 +106,19 @@ fn pair(item: &str, port: &str, upstream: &str) -> Result<Service, CliError> {
 }
 
 fn of_host(host: &str, port: u16) -> Result<Service, CliError> {
+    if is_http(host) {
+        return Err(for_http(host));
+    }
     let bare = host.strip_prefix("tcp://").unwrap_or(host);
+    if let Some((name, own)) = bare.rsplit_once(':').filter(|(name, _)| !name.contains(':'))
+        && own.parse::<u16>().is_ok()
+    {
+        return Err(CliError::usage(format!(
+            "--upstream {host} names a port, and --ports names ports as well"
+        ))
+        .because("--ports are those of the gateway and of the upstream alike")
+        .next(format!("write --upstream {name}, or leave --ports out: --upstream {port}={bare}")));
+    }
     let bracketed =
         if bare.parse::<std::net::Ipv6Addr>().is_ok() { format!("[{bare}]") } else { bare.to_owned() };
     let upstream = format!("tcp://{bracketed}:{port}").parse().map_err(|cause| {
@@ -138,15 +172,17 @@ mod tests {
     fn what_cannot_work_is_refused_with_what_to_do() {
         for (upstreams, ports, told) in [
             (&[][..], &[][..], "no upstream"),
-            (&["h"], &[], "names no port"),
+            (&["h"], &[], "does not say which port"),
             (&[], &["1"], "without a host"),
             (&["h", "i"], &["1"], "two hosts"),
             (&["1=h:1,1=i:1"], &[], "port 1 is named twice"),
             (&["h"], &["1-300"], "more than 256 ports"),
-            (&["127.0.0.1:80"], &["80"], "with --ports"),
-            (&["x=h:1"], &[], "a port is a number"),
+            (&["127.0.0.1:80"], &["81"], "leave --ports out: --upstream 81=127.0.0.1:80"),
+            (&["http://h:1"], &["80"], "use adit http client"),
+            (&["a.example=http://h:1"], &[], "use adit http client"),
+            (&["x=h:1"], &[], "`x` is no port"),
             (&["1=h"], &[], "the port is missing"),
-            (&["1=http://h:1"], &[], "need tcp://host:port"),
+            (&["1=http://h:1"], &[], "8080=127.0.0.1:8080"),
         ] {
             let error = read(upstreams, ports).unwrap_err();
             assert!(error.contains(told), "{upstreams:?} {ports:?}: {error}");

@@ -61,6 +61,13 @@ pub(crate) async fn run(verb: Verb) -> Result<ExitCode, CliError> {
     };
     let service = args.service.as_ref().map_or("", Name::as_str);
     let to = args.to.as_deref().unwrap_or_default();
+    let has_port =
+        to.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    if args.to.is_some() && !has_port {
+        return Err(CliError::usage(format!("--to {to} cannot be used"))
+            .because("it is no host with a port")
+            .next(format!("write --to {}:80", if to.is_empty() { "HOST" } else { to })));
+    }
     let value = ask(&mut args.access.interface()?, verb, args.identity.as_str(), service, to).await?;
     let explanation = read(&value)?;
     if args.form.quiet && args.form.form() == Form::Text {

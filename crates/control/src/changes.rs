@@ -332,13 +332,19 @@ impl Changes {
                 }
                 Err(StoreError::Conflict { .. }) => self.reload().await?,
                 Err(error) => {
-                    if matches!(error, StoreError::Unavailable(_)) {
+                    let is_unavailable = matches!(error, StoreError::Unavailable(_));
+                    let error = ChangeError::from(error);
+                    if is_unavailable {
                         if self.is_writable.swap(false, Ordering::Relaxed) {
-                            tracing::error!(%error, "the store cannot be written; what was decided last stays in force");
+                            let error = &error.message;
+                            tracing::error!(
+                                error,
+                                "the store cannot be written; what was decided last stays in force"
+                            );
                         }
                         self.doubt.notify_one();
                     }
-                    return Err(error.into());
+                    return Err(error);
                 }
             }
         }

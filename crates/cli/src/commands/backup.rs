@@ -23,7 +23,7 @@ const MAGIC: &[u8] = b"SQLite format 3\0";
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
     /// Copy the state of a gateway that runs, as of one moment, to a file. It holds secrets.
-    Create(Create),
+    Create(Box<Create>),
     /// Put a backup in the place of the state of a gateway that does not run.
     Restore(Restore),
 }

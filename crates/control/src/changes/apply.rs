@@ -50,6 +50,7 @@ impl Change {
 
 /// Changes that happen together or not at all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own, in any combination")]
 pub struct Batch {
     /// The changes, each about another resource; what they refer to may be in the same batch, in any order.
     pub changes: Vec<Change>,

@@ -17,7 +17,7 @@ pub fn rfc3339(at: Timestamp) -> String {
 
 /// Written as [`rfc3339`] writes it.
 pub(crate) mod as_text {
-    use super::{Deserialize, Deserializer, OffsetDateTime, Rfc3339, Serializer, Timestamp};
+    use super::{Deserialize as _, Deserializer, OffsetDateTime, Rfc3339, Serializer, Timestamp};
 
     pub(crate) fn serialize<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&super::rfc3339(*at))

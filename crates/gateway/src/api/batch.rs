@@ -27,6 +27,7 @@ struct Gone {
 /// Resources as they shall be.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own, in any combination")]
 struct Apply {
     #[serde(default)]
     resources: Vec<Value>,

@@ -28,6 +28,8 @@ pub(crate) struct Live {
     sources: Arc<Sources>,
     /// Public connections at once.
     slots: Arc<Semaphore>,
+    /// How many there were at the start.
+    first_slots: usize,
     /// How many slots there are to be.
     wanted_slots: watch::Sender<usize>,
 }
@@ -41,6 +43,7 @@ impl Live {
             http_ports: ArcSwap::default(),
             sources: Arc::default(),
             slots: Arc::new(Semaphore::new(slots)),
+            first_slots: slots,
             wanted_slots: watch::Sender::new(slots),
             limits: ArcSwap::from_pointee(limits),
         }
@@ -105,7 +108,8 @@ impl Live {
     /// other is let in until there are fewer. Cancel safe.
     pub(crate) async fn keep_slots(self: Arc<Self>) {
         let mut wanted = self.wanted_slots.subscribe();
-        let mut there = *wanted.borrow_and_update();
+        // Not what is wanted by now: that may have changed before this began.
+        let mut there = self.first_slots;
         loop {
             let goal = *wanted.borrow_and_update();
             if goal > there {

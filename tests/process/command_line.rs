@@ -75,7 +75,7 @@ fn a_mistake_in_the_flags_is_told_with_the_flag_the_reason_and_what_to_do_next()
         (&["http", "server", "--port", "x"], "'x' for '--port <PORT>'"),
         (&["http", "server", "--auto-tls=maybe"], "write true or false"),
         (&["gateway"], "--file <FILE>"),
-        (&["tunnel"], "'tunnel'"),
+        (&["burrow"], "'burrow'"),
     ] {
         refused(&world.run(words), &[part, "For more information, try '--help'."]);
     }

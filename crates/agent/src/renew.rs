@@ -88,7 +88,7 @@ impl Renewal {
 trait Kept {
     /// The certificate that is in use.
     fn leaf(&self) -> Leaf;
-    async fn renew(&self) -> Result<(), Failure>;
+    async fn try_renew(&self) -> Result<(), Failure>;
     fn tell(&self, leaf: &Leaf, news: News<'_>);
 }
 
@@ -110,8 +110,8 @@ impl Kept for Renewal {
         self.identity.file().leaf().clone()
     }
 
-    async fn renew(&self) -> Result<(), Failure> {
-        Self::renew(self).await
+    async fn try_renew(&self) -> Result<(), Failure> {
+        self.renew().await
     }
 
     fn tell(&self, leaf: &Leaf, news: News<'_>) {
@@ -157,7 +157,7 @@ async fn keep(kept: &impl Kept, now: impl Fn() -> SystemTime) {
             spread = f64::from(u16::from_be_bytes([random(), random()])) / f64::from(u16::MAX);
         }
         wait_until(due(leaf.not_before, leaf.not_after, spread), &now).await;
-        match kept.renew().await {
+        match kept.try_renew().await {
             Ok(()) => {
                 (failures, told_expired) = (0, false);
                 kept.tell(&kept.leaf(), News::Renewed);
@@ -292,7 +292,7 @@ mod tests {
             Leaf { name, serial, not_before, not_after: not_before + LIFE }
         }
 
-        async fn renew(&self) -> Result<(), Failure> {
+        async fn try_renew(&self) -> Result<(), Failure> {
             let now = self.now();
             if self.away.contains(&now) {
                 self.refused.borrow_mut().push(now);

@@ -69,6 +69,10 @@ where
 }
 
 /// The connection behind a library that has come to rest; nothing of the library stays.
+#[expect(
+    clippy::boxed_local,
+    reason = "moved out of its box by the caller, it would be part of every idle task"
+)]
 fn given_back<IO, S, B>(
     served: Box<UpgradeableConnection<TokioIo<Box<Guard<IO>>>, S>>,
 ) -> Option<Box<Guard<IO>>>

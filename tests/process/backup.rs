@@ -39,7 +39,9 @@ fn a_backup_is_put_back_unless_a_gateway_uses_the_state_or_it_is_none() {
     assert!(said.err.contains("cannot restore backup.db") && said.err.contains(&holder), "{said:#?}");
 
     world.write("text", "no database\n");
-    for (file, why) in [("text", "is not a database of this program"), ("none", "cannot read none")] {
+    for (file, why) in
+        [("text", "is not a database of this program"), ("none", "cannot read the backup none")]
+    {
         let said = world.run(&["backup", "restore", file, "--state-dir", "state"]);
         assert_eq!(said.code, 1, "{said:#?}");
         assert!(said.err.contains(why) && said.err.contains("next: "), "{said:#?}");

@@ -221,8 +221,12 @@ impl Logins {
     pub(crate) fn named(&self, name: &str) -> Result<&Login, CliError> {
         self.gateways.get(name).ok_or_else(|| {
             let names: Vec<&str> = self.gateways.keys().map(String::as_str).collect();
-            let known = if names.is_empty() { "there is none yet".to_owned() } else { names.join(", ") };
-            CliError::usage(format!("no gateway logged in to is called {name}"))
+            let known = if names.is_empty() {
+                "nobody has logged in to any yet".to_owned()
+            } else {
+                format!("there are {}", names.join(", "))
+            };
+            CliError::usage(format!("you are not logged in to a gateway called {name}"))
                 .because(known)
                 .next("adit use lists them; adit login adds one")
         })
@@ -297,7 +301,10 @@ mod tests {
         logins.choose("a").unwrap();
         assert_eq!(logins.current_name(), Some("a"));
         let error = logins.remove("c").unwrap_err().to_string();
-        assert!(error.contains("called c: a\n next: adit use lists them"), "{error}");
+        assert!(
+            error.contains("not logged in to a gateway called c: there are a\n next: adit use lists"),
+            "{error}"
+        );
     }
 
     #[test]

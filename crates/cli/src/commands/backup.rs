@@ -81,6 +81,12 @@ async fn create(Create { file, force, access }: &Create) -> Result<ExitCode, Cli
 }
 
 fn put_back(Restore { file, state_dir }: &Restore) -> Result<ExitCode, CliError> {
+    // Said here: the store would take a file that is not there for a fault of its own.
+    std::fs::File::open(file).map_err(|cause| {
+        CliError::failure(format!("cannot read the backup {}", file.display()))
+            .caused_by(&cause)
+            .next("name the file that adit backup create FILE wrote, and see that this user may read it")
+    })?;
     let restored = restore(file, state_dir).map_err(|cause| {
         CliError::failure(format!("cannot restore {}", file.display()))
             .caused_by(&cause)

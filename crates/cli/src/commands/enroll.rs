@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use adit_agent::enroll::{self, EnrollError};
+use adit_tunnel::identity::IdentityFile;
 
 use crate::egress::EgressArgs;
 use crate::error::CliError;
@@ -111,6 +112,9 @@ fn read(source: &Path) -> Result<String, CliError> {
         std::fs::File::open(source).and_then(|file| file.take(MAX_TOKEN).read_to_string(&mut text))
     };
     result.map_err(|cause| {
+        if cause.kind() == std::io::ErrorKind::InvalidData {
+            return no_token(source, "it is not text");
+        }
         CliError::usage(format!("cannot read the token in {}", source.display()))
             .caused_by(&cause)
             .next("name the file that adit identity create NAME -o FILE wrote")
@@ -118,10 +122,23 @@ fn read(source: &Path) -> Result<String, CliError> {
     Ok(text)
 }
 
+/// What was given is no token. Nothing was sent.
+fn no_token(source: &Path, why: &str) -> CliError {
+    CliError::usage(format!("{} is no enrollment token", source.display()))
+        .because(why)
+        .next("name the file that adit identity create NAME -o FILE wrote")
+}
+
 fn failed(source: &Path, error: &EnrollError) -> CliError {
     let shown = format!("cannot enroll with {}", source.display());
     let next = match error {
-        EnrollError::Token(_) => "name a file that adit identity create NAME -o FILE wrote",
+        EnrollError::Token(_) if IdentityFile::load(source).is_ok() => {
+            return no_token(source, "it is an identity, which is enrolled already").next(format!(
+                "use it as it is: adit login --identity-file {}, or as identity in agent.yaml",
+                source.display()
+            ));
+        }
+        EnrollError::Token(why) => return no_token(source, why),
         EnrollError::Expired(_) => "adit identity enroll-token NAME -o FILE makes a new one",
         EnrollError::Call { .. } => {
             "check that the gateway's control port can be reached from here under that name; --proxy-url or HTTPS_PROXY \
@@ -149,6 +166,28 @@ mod tests {
         assert!(out(&token, Some(token.clone())).is_err());
         assert!(out(Path::new("-"), None).unwrap_err().to_string().contains("-o FILE"));
         assert_eq!(out(Path::new("-"), Some("-".into())).unwrap(), PathBuf::from("-"));
+    }
+
+    #[test]
+    fn a_file_that_is_no_token_is_a_mistake_of_whoever_typed_the_command() {
+        let error = failed(Path::new("a.yaml"), &EnrollError::Token("it must have three parts"));
+        assert_eq!(error.exit_code(), ExitCode::from(2));
+        assert_eq!(
+            error.to_string(),
+            "error: a.yaml is no enrollment token: it must have three parts\n next: name the file that adit \
+             identity create NAME -o FILE wrote"
+        );
+        assert_eq!(
+            failed(Path::new("a.jwt"), &EnrollError::Expired(5)).exit_code(),
+            ExitCode::FAILURE,
+            "a token that was one is another matter"
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let binary = folder.path().join("x.jwt");
+        std::fs::write(&binary, [0xff, 0xfe]).unwrap();
+        let error = read(&binary).unwrap_err();
+        assert!(error.to_string().contains("x.jwt is no enrollment token: it is not text"), "{error}");
+        assert_eq!(error.exit_code(), ExitCode::from(2));
     }
 
     #[test]

@@ -33,12 +33,13 @@ Examples:
 
 The answer shows the policies that matched and those that nearly did, who offers the service now, and the command that
 would change the verdict.")]
+#[command(group = clap::ArgGroup::new("target").args(["service", "to"]).required(true).multiple(true))]
 pub(crate) struct Args {
     /// Who: an identity, a token, or `public` for clients of public listeners.
     #[arg(long, value_name = "NAME")]
     identity: Name,
     /// Which service.
-    #[arg(long, value_name = "SERVICE", required_unless_present = "to")]
+    #[arg(long, value_name = "SERVICE")]
     service: Option<Name>,
     /// Where a client would connect to. An identity finds a service there by its intercept.v1 config, clients of public
     /// listeners by a route, or what agents offer themselves.

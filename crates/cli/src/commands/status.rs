@@ -70,6 +70,8 @@ struct Client {
     upstreams: Vec<String>,
     #[serde(default)]
     transport: String,
+    #[serde(default)]
+    unreachable: Vec<String>,
 }
 
 /// Asks the gateway and prints its answer.
@@ -97,6 +99,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, CliError> {
         format @ (Format::Text | Format::Wide) => {
             let status: Status = serde_json::from_slice(&body).map_err(garbled)?;
             output::print(&text(&status, format, OffsetDateTime::now_utc()));
+            unreachable(&status).iter().for_each(output::warning);
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -140,6 +143,21 @@ fn text(status: &Status, format: Format, now: OffsetDateTime) -> String {
     }
     text.push_str(&table(&titles, &rows));
     text
+}
+
+/// What is offered and nobody can reach, for each client that does. Not part of the table: that has its layout.
+fn unreachable(status: &Status) -> Vec<String> {
+    let clients = status.clients.iter().flatten().filter(|client| !client.unreachable.is_empty());
+    clients
+        .map(|client| {
+            format!(
+                "nobody reaches {} of {}: this gateway has no HTTP listener\n next: give it one (http in gateway.yaml), \
+                 or offer a port instead (adit tcp client)",
+                printable(&client.unreachable.join(", ")),
+                printable(&client.client_id)
+            )
+        })
+        .collect()
 }
 
 fn since(moment: &str, now: OffsetDateTime) -> String {
@@ -190,6 +208,21 @@ Connected clients:
 Client ID                         Remote Address  Connected   Upstreams
 0c5f2a1ca0174ee3a177c3be7cd6d950  [::1]:63671     15 minutes  example.com=http://localhost:8000, prometheus.example.com=http://localhost:9090
 "
+        );
+    }
+
+    #[test]
+    fn what_nobody_reaches_is_told_beside_the_table() {
+        let json = r#"{"info":{"version":"1","mode":"tcp","startTime":"soon","hostname":"h"},"clients":[
+            {"clientID":"a","remoteAddr":"b","since":"c","upstreams":["a.example=http://d","localhost:1"],
+             "unreachable":["a.example","b.example"]},
+            {"clientID":"e","remoteAddr":"f","since":"g","upstreams":["localhost:1"]}]}"#;
+        assert_eq!(
+            unreachable(&serde_json::from_str(json).unwrap()),
+            [
+                "nobody reaches a.example, b.example of a: this gateway has no HTTP listener\n next: give it one (http in \
+              gateway.yaml), or offer a port instead (adit tcp client)"
+            ]
         );
     }
 

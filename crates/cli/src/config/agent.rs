@@ -57,7 +57,8 @@ const LISTEN: Key<SocketAddr> = Key {
     presence: Presence::Optional("nowhere"),
     doc: "Where the agent's own `/metrics`, `/healthz` and `/ready` listen.",
 };
-const ROOT: Section = Section {
+/// The keys of the whole file.
+pub(super) const ROOT: Section = Section {
     title: "agent.yaml",
     doc: "The configuration of `adit agent -f agent.yaml`.",
     rows: &[
@@ -219,6 +220,9 @@ pub(crate) fn load(path: &Path) -> Result<Loaded<AgentSettings>, CliError> {
 
 /// Reads the root of an agent's file.
 pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<AgentSettings> {
+    if shared::is_of_another(reader, node, &ROOT, &super::gateway::ROOT, "adit gateway") {
+        return None;
+    }
     let root = reader.fields(node, String::new(), &ROOT)?;
     let gateway = gateway(reader, &root);
     let credential = credential(reader, &root);

@@ -58,7 +58,8 @@ const REQUEST_LOG: Key<LogTarget> = Key {
     doc: "Where one line per request is written.",
 };
 
-const ROOT: Section = Section {
+/// The keys of the whole file.
+pub(super) const ROOT: Section = Section {
     title: "gateway.yaml",
     doc: "The configuration of `adit gateway -f gateway.yaml`.",
     rows: &[
@@ -347,6 +348,9 @@ pub(crate) fn load(path: &Path) -> Result<Loaded<GatewaySettings>, CliError> {
 
 /// Reads the root of a gateway's file.
 pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<GatewaySettings> {
+    if shared::is_of_another(reader, node, &ROOT, &super::agent::ROOT, "adit agent") {
+        return None;
+    }
     let root = reader.fields(node, String::new(), &ROOT)?;
     let control = control(reader, &root);
     let http = http(reader, &root);

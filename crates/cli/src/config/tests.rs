@@ -39,6 +39,27 @@ fn agent_problems(text: &str) -> Vec<String> {
     lines(&error, directory.path())
 }
 
+#[test]
+fn a_file_of_the_other_role_is_one_problem_with_the_command_that_takes_it() {
+    let agents = "gateway:\n  url: wss://a\n  token: {file: token}\nservices: []\nlog: {level: info}\n";
+    assert_eq!(
+        gateway_problems(agents),
+        [
+            "gateway.yaml:1:1: these are the keys of agent.yaml, not of gateway.yaml; adit agent -f takes such a file",
+            "error: gateway.yaml has 1 problem",
+        ]
+    );
+    let gateways = "http:\n- listen: 0.0.0.0:80\ntokens: []\n";
+    assert_eq!(
+        agent_problems(gateways)[0],
+        "agent.yaml:1:1: these are the keys of gateway.yaml, not of agent.yaml; adit gateway -f takes such a file"
+    );
+    // One key that is this role's, or none of either: then each key is told of.
+    let both = gateway_problems("tokens: []\nservices: []\n");
+    assert!(both.iter().any(|it| it.contains("services is not a key")), "{both:?}");
+    assert!(agent_problems("lisen: a\nlog: {}\n")[0].contains("did you mean listen?"));
+}
+
 fn lines(error: &str, directory: &Path) -> Vec<String> {
     error.replace(&directory.display().to_string(), "DIR").lines().map(str::to_owned).collect()
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -139,6 +140,20 @@ impl Bystander {
     }
 }
 
+/// Somebody who asked for something of an intruder.
+struct Client {
+    asked: mpsc::Sender<()>,
+    thread: JoinHandle<io::Result<u16>>,
+}
+
+impl Client {
+    /// The status of the response, if it came whole.
+    fn status(self) -> io::Result<u16> {
+        drop(self.asked);
+        self.thread.join().unwrap()
+    }
+}
+
 /// A gateway with an honest agent, and what both were before anything happened.
 struct Scene {
     world: World,
@@ -176,17 +191,19 @@ impl Scene {
         Wire::new(introduced.unwrap().0, 0)
     }
 
-    /// A client of the intruder's host, which waits for what becomes of its request.
-    fn client(&self, body: usize) -> JoinHandle<io::Result<u16>> {
+    /// A client of the intruder's host, which takes nothing of a response until it is asked what became of its request.
+    fn client(&self, body: usize) -> Client {
         let public = self.gateway.public();
-        std::thread::spawn(move || {
+        let (asked, is_asked) = mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
             let body = vec![b'y'; body];
             let mut connection = Connection::open(public, SOON)?;
             connection.send(&Request::post("evil.example", "/", &body))?;
-            // What is sent meanwhile is not taken.
-            pause();
+            // Whatever is sent until then is not taken.
+            is_asked.iter().for_each(drop);
             connection.response().map(|response| response.status)
-        })
+        });
+        Client { asked, thread }
     }
 
     /// Only the honest session is left, and nothing of the others.
@@ -264,7 +281,7 @@ fn an_agent_that_breaks_the_protocol_loses_its_session_for_that_and_harms_nobody
             until(&format!("{name} is a protocol error"), SOON, || {
                 if so() > 0.5 { Ok(()) } else { Err(String::new()) }
             });
-            let status = client.join().unwrap();
+            let status = client.status();
             // A response that had begun is cut.
             assert!(status.as_ref().map_or(true, |status| *status == 502), "{name}: {status:?}");
         }
@@ -290,7 +307,7 @@ fn floods_of_frames_harm_nobody() {
             });
             eprintln!("{name}: taken to the end: {}", sent.await.is_ok());
             drop(wire);
-            drop(client.join().unwrap());
+            drop(client.status());
         }
     });
     scene.stays_unharmed("floods");
@@ -318,7 +335,7 @@ fn agents_that_take_nothing_or_fall_silent_in_a_frame_harm_nobody() {
         assert!(timeout(Duration::from_secs(3), goes_on).await.is_err());
         assert!(got <= 128 * 1024, "{got} bytes came without credit");
         drop(wire);
-        drop(client.join().unwrap());
+        drop(client.status());
 
         let before = scene.ended("session_timeout");
         let mut wire = scene.intruder(3).await;
@@ -330,7 +347,7 @@ fn agents_that_take_nothing_or_fall_silent_in_a_frame_harm_nobody() {
         until("its session is given up", SOON, || {
             if scene.ended("session_timeout") > before { Ok(()) } else { Err("it stands".to_owned()) }
         });
-        eprintln!("given up after {:?}: {:?}", started.elapsed(), client.join().unwrap());
+        eprintln!("given up after {:?}: {:?}", started.elapsed(), client.status());
     });
     scene.stays_unharmed("silence");
 }

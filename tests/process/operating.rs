@@ -90,6 +90,17 @@ impl Office {
         let verdict =
             self.types("adit explain dial --identity dev.client --service local.prometheus.svc -q").ok();
         assert!(verdict.contains("may dial service local.prometheus.svc"), "{verdict}");
+        let shown = |line: &str| -> serde_json::Value {
+            serde_json::from_str(&self.types(&format!("{line} -o json")).ok()).unwrap()
+        };
+        let service = shown("adit service show local.prometheus.svc");
+        assert_eq!(service["endpoints"][0]["identity"], "local.prometheus.id", "{service}");
+        assert_eq!(service["dial_policies"][0]["name"], "local.prometheus.svc.dial", "{service}");
+        let identity = shown("adit identity show local.prometheus.id");
+        assert_eq!(identity["sessions"][0]["offers"][0]["service"], "@local.prometheus.svc", "{identity}");
+        let nobody = self.types("adit service create idle -q && adit service show idle").ok();
+        assert!(nobody.contains("# nobody offers it now\n"), "{nobody}");
+        self.types("adit service delete idle").ok();
         let advice = self.types("adit edge policy-advisor identities dev.client -q").ok();
         assert_eq!(advice, "OKAY : dev.client (0) -> local.prometheus.svc (1) Dial: Y Bind: N\n");
     }

@@ -1,8 +1,9 @@
 //! The admin interface over the wire: what each endpoint does, who may ask, and that every no has one form.
 
 use adit_testkit::certificate::credulous;
+use adit_testkit::tcp::Tcp;
 use adit_testkit::world::local_token;
-use adit_testkit::{Reply, Wire, World, within};
+use adit_testkit::{AgentPlan, Reply, Wire, World, within};
 use serde_json::{Value, json};
 
 pub(super) const ADMIN: &str = "authorization: Bearer the-secret-of-an-administrator\r\n";
@@ -487,5 +488,60 @@ async fn administrators_who_change_the_same_thing_at_once_overwrite_nothing_of_e
     all.push("z".to_owned());
     all.sort_unstable();
     assert_eq!(there, all);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_service_and_a_token_shown_alone_tell_who_may_and_who_does() {
+    let mut world = world().await;
+    let policy = |name: &str, verb: &str, services: &str, identities: &str| {
+        json!({
+            "name": name, "type": verb, "service_roles": [services], "identity_roles": [identities],
+        })
+    };
+    let (status, shop) =
+        ask(&world, "POST /v1/tokens", json!({ "name": "shop", "limits": { "services": [] } })).await;
+    assert_eq!((status, &shop["sessions"]), (201, &json!([])), "{shop}");
+    for (kind, document) in [
+        ("services", json!({ "name": "web", "attributes": ["internal"] })),
+        ("services", json!({ "name": "other" })),
+        ("service-policies", policy("web.bind", "Bind", "@web", "@shop")),
+        ("service-policies", policy("internal.dial", "Dial", "#internal", "#dev")),
+        ("service-policies", policy("other.dial", "Dial", "@other", "#dev")),
+    ] {
+        let (status, said) = ask(&world, &format!("POST /v1/{kind}"), document).await;
+        assert_eq!(status, 201, "{said}");
+    }
+    let echo = Tcp::echo().await;
+    world.join(AgentPlan::new().token(shop["token"].as_str().unwrap()).offer("@web", &echo)).await;
+
+    let (_, web) = ask(&world, "GET /v1/services/web", Value::Null).await;
+    assert_eq!(
+        (&web["dial_policies"][0]["name"], &web["dial_policies"][0]["identity_roles"][0]),
+        (&json!("internal.dial"), &json!("#dev")),
+        "{web}"
+    );
+    assert_eq!(web["dial_policies"].as_array().unwrap().len(), 1, "{web}");
+    assert_eq!(web["bind_policies"][0]["name"], "web.bind");
+    assert_eq!(
+        (&web["endpoints"][0]["identity"], &web["endpoints"][0]["service"]),
+        (&json!("shop"), &json!("web"))
+    );
+    let (_, token) = ask(&world, "GET /v1/tokens/shop", Value::Null).await;
+    let session = &token["sessions"][0];
+    assert_eq!(
+        (&session["offers"][0]["service"], &session["offers"][0]["upstream"]),
+        (&json!("@web"), &web["endpoints"][0]["upstream"]),
+        "{token}"
+    );
+    assert!(session["since"].as_str().unwrap().ends_with('Z'), "{session}");
+
+    let (_, other) = ask(&world, "GET /v1/services/other", Value::Null).await;
+    assert_eq!((&other["bind_policies"], &other["endpoints"]), (&json!([]), &json!([])), "{other}");
+    // What was read can be written back; lists leave it out.
+    assert_eq!(ask(&world, "PUT /v1/services/web", web).await.0, 200);
+    assert_eq!(ask(&world, "PUT /v1/tokens/shop", token).await.0, 200);
+    let (_, page) = ask(&world, "GET /v1/services", Value::Null).await;
+    assert!(page["items"][0].get("endpoints").is_none(), "{page}");
     world.finish().await;
 }

@@ -15,8 +15,20 @@ use crate::output::printable;
 /// How many items are asked for at a time.
 const PAGE: usize = 500;
 /// What an item has beside the resource itself.
-pub(crate) const READ_ONLY: [&str; 8] =
-    ["id", "revision", "created_at", "updated_at", "enrolled", "online", "credentials", "secrets"];
+pub(crate) const READ_ONLY: [&str; 12] = [
+    "id",
+    "revision",
+    "created_at",
+    "updated_at",
+    "enrolled",
+    "online",
+    "credentials",
+    "secrets",
+    "sessions",
+    "dial_policies",
+    "bind_policies",
+    "endpoints",
+];
 
 /// One gateway's interface.
 #[derive(Debug)]

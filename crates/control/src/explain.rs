@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::model::moment::as_text;
-use crate::model::{NameText, PUBLIC, Role, Semantic, ServicePolicy, Timestamp, Verb};
+use crate::model::{NameText, PUBLIC, Role, Semantic, Service, ServicePolicy, Timestamp, Verb};
+use crate::policy::roles::Entity;
 use crate::snapshot::Snapshot;
 
 pub(crate) use finding::Finding;
@@ -174,6 +175,21 @@ pub struct Fix {
 
 const fn is_zero(count: &usize) -> bool {
     *count == 0
+}
+
+/// The policies that let somebody dial or bind a service, by name. Which identities they select may be none.
+#[must_use]
+pub fn permitting(snapshot: &Snapshot, verb: Verb, service: &Name) -> Vec<PolicyView> {
+    let Some(reachable) = snapshot.service(service) else { return Vec::new() };
+    let Service { name, attributes, .. } = &*reachable.service;
+    let service = Entity { name, attributes, is_public: false, is_named: true };
+    let policies = snapshot.policies().iter().filter(|policy| policy.verb == verb);
+    let mut found: Vec<PolicyView> = policies
+        .filter(|policy| service.is_selected(policy.semantic, &policy.service_roles))
+        .map(|policy| (&**policy).into())
+        .collect();
+    found.sort_by(|one, other| one.name.cmp(&other.name));
+    found
 }
 
 /// Answers a question.

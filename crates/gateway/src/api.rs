@@ -42,6 +42,7 @@ mod explain;
 mod problem;
 mod resources;
 mod routes;
+mod shown;
 mod strict;
 mod watch;
 
@@ -293,8 +294,13 @@ impl Api {
         Presence { model, online }
     }
 
+    /// One resource as it is answered alone; in lists what [`shown`] adds is left out.
     fn item(&self, stored: &Stored) -> Value {
         let model = self.changes.model();
-        answer::item(stored, &self.presence(&model))
+        let mut item = answer::item(stored, &self.presence(&model));
+        if let Value::Object(fields) = &mut item {
+            shown::add(self, stored.resource.kind(), stored.resource.name(), fields);
+        }
+        item
     }
 }

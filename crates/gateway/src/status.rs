@@ -114,7 +114,7 @@ fn in_tcp_mode(offer: &Offer) -> String {
 }
 
 /// An IPv4 agent on a dual-stack listener is shown as what it is.
-fn canonical(addr: SocketAddr) -> SocketAddr {
+pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 

@@ -159,8 +159,20 @@ pub(super) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
 }
 
 /// Fields that items have and documents need not: what was read can be written back.
-pub(super) const READ_ONLY: [&str; 8] =
-    ["id", "revision", "created_at", "updated_at", "online", "enrolled", "credentials", "secrets"];
+pub(super) const READ_ONLY: [&str; 12] = [
+    "id",
+    "revision",
+    "created_at",
+    "updated_at",
+    "online",
+    "enrolled",
+    "credentials",
+    "secrets",
+    "sessions",
+    "dial_policies",
+    "bind_policies",
+    "endpoints",
+];
 
 /// A resource of this kind from its document.
 ///

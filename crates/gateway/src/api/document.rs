@@ -12,6 +12,7 @@ use super::credentials::{Rotate, Rotated};
 use super::enrolling::{Invite, Invited};
 use super::problem::ErrorAnswer;
 use super::routes::{Answers, Endpoint, KINDS, Of, Parameter, Takes, endpoints};
+use super::shown::SessionView;
 use crate::enrolling::{Certified, EnrollRequest, RenewRequest};
 
 /// The description as a JSON value. `adit reference` writes it to `docs/reference/openapi.json`.
@@ -177,6 +178,7 @@ fn schemas() -> Value {
     add::<RenewRequest>(&mut all);
     add::<Certified>(&mut all);
     add::<Explanation>(&mut all);
+    add::<SessionView>(&mut all);
     for words in KINDS {
         let Some(document) = all.get(words.document).cloned() else { continue };
         let item = item(&document, words.kind.singular());
@@ -348,6 +350,22 @@ fn item(document: &Value, kind: &str) -> Value {
     if matches!(kind, "identity" | "token") {
         let says = "Whether it has a session now.";
         extend(&mut item, "online", json!({ "type": "boolean", "description": says }));
+    }
+    let alone: &[(&str, &str, &str)] = match kind {
+        "identity" | "token" => &[("sessions", "SessionView", "Its sessions now.")],
+        "service" => &[
+            ("dial_policies", "PolicyView", "Policies that let somebody reach it."),
+            ("bind_policies", "PolicyView", "Policies that let somebody offer it."),
+            ("endpoints", "EndpointView", "Who offers it now."),
+        ],
+        _ => &[],
+    };
+    if let Some(Value::Object(properties)) = item.get_mut("properties") {
+        for &(field, of, says) in alone {
+            let says = format!("{says} Not in lists.");
+            let list = json!({ "type": "array", "items": reference(of), "description": says });
+            properties.insert(field.to_owned(), list);
+        }
     }
     if kind == "identity" {
         let says = "Whether it has a certificate that is good.";

@@ -17,6 +17,7 @@ use super::answer::json;
 use super::asked::{Wanted, name};
 use super::problem::Problem;
 use crate::router::{Claimant, claimant};
+use crate::sessions::Sessions;
 
 /// What is asked.
 #[derive(Debug, Deserialize)]
@@ -91,9 +92,13 @@ fn endpoints(api: &Api, snapshot: &Snapshot, question: &Question) -> Vec<Endpoin
         Some(Door::Offer(claim)) => Some(claim.clone()),
         Some(Door::Route(..)) | None => None,
     });
-    let wanted: Vec<ServiceName> = named.chain(direct).collect();
+    endpoints_of(&api.sessions, &named.chain(direct).collect::<Vec<_>>())
+}
+
+/// Who offers any of these now.
+pub(super) fn endpoints_of(sessions: &Sessions, wanted: &[ServiceName]) -> Vec<EndpointView> {
     let mut found = Vec::new();
-    for agent in api.sessions.list() {
+    for agent in sessions.list() {
         let since = agent.since.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let last_probe = agent.last_canary().map(|(age, ok)| ProbeView { age_seconds: age.as_secs(), ok });
         for (service, upstream) in agent.served() {

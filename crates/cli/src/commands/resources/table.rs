@@ -88,8 +88,27 @@ pub(crate) fn remarks(kind: Kind, item: &Item, now: OffsetDateTime) -> Vec<Strin
                 found
             }
         }
-        Kind::Service | Kind::Config | Kind::ServicePolicy | Kind::Route => Vec::new(),
+        Kind::Service => lacking(item),
+        Kind::Config | Kind::ServicePolicy | Kind::Route => Vec::new(),
     }
+}
+
+/// What keeps a service from being of use. A gateway that tells nothing of it leaves nothing to say.
+fn lacking(item: &Item) -> Vec<String> {
+    let name = item.name();
+    let remarks = [
+        (
+            "dial_policies",
+            format!("no policy lets anybody reach it: adit explain dial --identity WHO --service {name}"),
+        ),
+        (
+            "bind_policies",
+            format!("no policy lets anybody offer it: adit explain bind --identity WHO --service {name}"),
+        ),
+        ("endpoints", "nobody offers it now".to_owned()),
+    ];
+    let is_empty = |field: &str| item.0.contains_key(field) && item.list(field).is_empty();
+    remarks.into_iter().filter(|(field, _)| is_empty(field)).map(|(_, remark)| remark).collect()
 }
 
 /// How long it is until a moment, in words; `None` when it has passed.
@@ -130,6 +149,19 @@ mod tests {
 
     fn items(json: &str) -> Vec<Item> {
         serde_json::from_str::<Vec<_>>(json).unwrap().into_iter().map(Item).collect()
+    }
+
+    #[test]
+    fn what_keeps_a_service_from_being_of_use_is_told() {
+        let remarks = |json: &str| remarks(Kind::Service, &items(json)[0], OffsetDateTime::now_utc());
+        assert_eq!(
+            remarks(r#"[{"name":"s","dial_policies":[{"name":"p"}],"bind_policies":[],"endpoints":[]}]"#),
+            [
+                "no policy lets anybody offer it: adit explain bind --identity WHO --service s",
+                "nobody offers it now",
+            ]
+        );
+        assert!(remarks(r#"[{"name":"s"}]"#).is_empty(), "an older gateway does not say");
     }
 
     #[test]

@@ -28,10 +28,12 @@ use crate::live::Live;
 use crate::observe::Observe;
 use crate::sessions::Sessions;
 use answer::Presence;
+use apart::Apart;
 pub(crate) use problem::{Problem, Unaccepted};
 
 mod about;
 mod answer;
+mod apart;
 mod asked;
 mod audit;
 mod batch;
@@ -88,6 +90,7 @@ pub(crate) struct Parted {
 #[derive(Debug)]
 pub(crate) struct Admin {
     router: axum::Router,
+    apart: Apart,
     changes: Arc<Changes>,
     snapshots: Arc<Snapshots>,
     observe: Observe,
@@ -140,7 +143,7 @@ impl Admin {
             draining,
             watches: Arc::new(Semaphore::new(watch::MAX_WATCHES)),
         };
-        Self { router: routes::router(api), changes: owner, snapshots, observe }
+        Self { router: routes::router(api), apart: Apart::new(), changes: owner, snapshots, observe }
     }
 
     /// Whether a path is the interface's.
@@ -199,7 +202,7 @@ impl Admin {
 
     /// Answers somebody who has shown who it is.
     pub(crate) async fn answer<B>(
-        &self,
+        self: &Arc<Self>,
         request: Request<B>,
         proven: Proven,
         caller: Caller,
@@ -209,17 +212,19 @@ impl Admin {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let template = routes::template(request.uri().path());
-        let is_about_itself = template == routes::WHOAMI;
         let asker = Asker { proven: Arc::new(proven), caller };
-        let response = if !is_about_itself && !asker.proven.is_admin(&self.snapshots.current()) {
-            Problem::not_admin(&asker.actor().name).into_response()
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(asker.clone());
+        let response = if template == routes::WHOAMI {
+            finish(self.route(request).await, &asker).await
+        } else if asker.proven.is_admin(&self.snapshots.current()) {
+            let admin = Arc::clone(self);
+            self.apart.answer(async move { finish(admin.route(request).await, &asker).await }).await
         } else {
-            let mut request = request.map(Body::new);
-            request.extensions_mut().insert(asker.clone());
-            self.route(request).await
+            finish(Problem::not_admin(&asker.actor().name).into_response(), &asker).await
         };
         self.observe.admin_request(template, response.status().as_u16());
-        finish(response, &asker).await
+        response
     }
 
     /// Answers somebody who has not.

@@ -69,7 +69,7 @@ pub(crate) struct ControlPort {
     pub(crate) identities: Arc<Authority>,
     pub(crate) penalties: Penalties,
     /// The interface below `/v1/`.
-    pub(crate) admin: Admin,
+    pub(crate) admin: Arc<Admin>,
     /// PEM of the gateway's own authority, if it has one.
     pub(crate) authority: Option<String>,
     pub(crate) hostname: String,

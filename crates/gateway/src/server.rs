@@ -162,7 +162,7 @@ impl Gateway {
         let ports = Ports::new(config.tcp, inherited, Arc::clone(&plane), listeners.clone());
         let serving = Arc::new(Serving::new(Arc::clone(&plane), connections.clone()));
         let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let admin = Admin::new(Parted {
+        let admin = Arc::new(Admin::new(Parted {
             changes: Arc::clone(&changes),
             snapshots: Arc::clone(&snapshots),
             sessions: Arc::clone(&sessions),
@@ -176,7 +176,7 @@ impl Gateway {
             },
             enrolling: Arc::clone(&enrolling),
             draining: serving.draining.clone(),
-        });
+        }));
         let port = Arc::new(ControlPort {
             sessions: Arc::clone(&sessions),
             ports: ports.clone(),

@@ -1,14 +1,14 @@
 //! Many resources at once: apply and export.
 
 use adit_control::changes::{Batch, Change, Changed, Outcome};
-use adit_control::model::Kind;
+use adit_control::model::{Kind, Resource};
 use adit_proto::name::Name;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use http::header::HeaderMap;
 use http::{Request, StatusCode};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::answer::json;
@@ -78,8 +78,15 @@ fn shown(changed: &Changed) -> Value {
     Value::Object(fields)
 }
 
+/// Everything there is; nothing of it is copied for that.
+#[derive(Serialize)]
+struct Exported<'a> {
+    resources: Vec<&'a Resource>,
+    revision: u64,
+}
+
 pub(super) async fn export(State(api): State<Api>) -> Response<Body> {
     let (all, revision) = api.changes.export();
-    let resources: Vec<Value> = all.iter().map(|stored| json!(stored.resource)).collect();
-    json(StatusCode::OK, &json!({ "resources": resources, "revision": revision }))
+    let resources: Vec<&Resource> = all.iter().map(|stored| &stored.resource).collect();
+    json(StatusCode::OK, &Exported { resources, revision })
 }

@@ -121,7 +121,7 @@ pub(crate) async fn show(kind: Kind, args: Show) -> Result<ExitCode, CliError> {
     let remarks = super::table::remarks(kind, &item, time::OffsetDateTime::now_utc());
     let value = Value::Object(item.0);
     output::value(args.common.form.form(), &value, || {
-        // Comments: what is printed can be applied as it is.
+        // Comments: what is printed stays YAML.
         let remarks = remarks.iter().map(|remark| format!("# {}\n", output::printable(remark)));
         yaml::document(&value) + &remarks.collect::<String>()
     });

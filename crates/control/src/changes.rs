@@ -40,8 +40,9 @@ mod view;
 
 /// How often a change is planned anew because others were faster.
 const TRIES: usize = 16;
-/// From so many resources on a snapshot is compiled on a thread where it holds up nobody.
+/// From so many resources, or bytes of them, on a snapshot is compiled on a thread where it holds up nobody.
 const LARGE: usize = 2000;
+const HEAVY: usize = 1024 * 1024;
 
 /// Ports that the gateway itself listens on, with what each is for: `control port`, `http`.
 pub type OwnPorts = BTreeMap<u16, &'static str>;
@@ -406,7 +407,7 @@ impl Changes {
     async fn publish(self: &Arc<Self>) {
         let version = {
             let state = self.state.lock();
-            if state.view.model.count() < LARGE {
+            if state.view.model.count() < LARGE && state.view.bytes < HEAVY {
                 drop(state);
                 self.publish_here();
                 return;

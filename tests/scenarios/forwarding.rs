@@ -96,7 +96,11 @@ async fn an_agent_keeps_its_offers_where_forwarding_is_not_permitted_and_forward
     let mut wire = adit_testkit::Wire::tcp(world.agent(0).listen_addr().unwrap()).await;
     let ready = wire.get("agent", "/ready").await;
     assert_eq!(ready.status(), 200);
-    assert!(ready.text().contains("does not permit what is forwarded"), "{}", ready.text());
+    assert!(
+        ready.text().contains("did not permit what is forwarded to its side when it was connected"),
+        "{}",
+        ready.text()
+    );
     let log = world.log();
     let said = |text: &str| log.iter().filter(|line| line.starts_with("WARN") && line.contains(text)).count();
     assert_eq!(said("is closed until it is started with --client-forwarding"), 1, "{log:#?}");
@@ -112,6 +116,16 @@ async fn an_agent_keeps_its_offers_where_forwarding_is_not_permitted_and_forward
     assert_eq!(back, "hello", "in the same session");
     assert_eq!(world.get("a.example", "/").await.status(), 204);
     world.sum_becomes("adit_sessions_opened_total", &[], 1).await;
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn every_agent_that_may_not_forward_is_counted_however_many_are_logged() {
+    let mut world = World::new().run().await;
+    for host in ["a.example", "b.example", "c.example", "d.example"] {
+        world.join(AgentPlan::new().offer(host, "http_status:204").forward(local(), "127.0.0.1:1")).await;
+    }
+    world.sum_becomes("adit_offers_denied_total", &[("reason", "forwarding_denied")], 4).await;
     world.finish().await;
 }
 

@@ -210,6 +210,57 @@ async fn a_port_that_is_not_allowed_any_more_is_let_go_and_its_connections_go_on
 }
 
 #[tokio::test]
+async fn an_agent_with_one_port_keeps_its_connections_when_that_is_not_allowed_any_more() {
+    let echo = Tcp::echo().await;
+    let port = free();
+    let mut world = World::new().offer(&format!("tcp:{port}"), &echo).run().await;
+    let mut client = within("a connection", TcpStream::connect(("127.0.0.1", port))).await.unwrap();
+    let echoed = async |client: &mut TcpStream| {
+        client.write_all(b"a").await.unwrap();
+        within("the echo", client.read_exact(&mut [0])).await.unwrap();
+    };
+    echoed(&mut client).await;
+    world.reload(|config| config.tcp.as_mut().unwrap().ports = vec![1..=1]).unwrap();
+    refuses(([127, 0, 0, 1], port).into()).await;
+    // Every policy is asked again, and the session still stands.
+    world.reload(|config| config.allow = vec!["127.0.0.0/8".parse().unwrap()]).unwrap();
+    echoed(&mut client).await;
+    let log = world.log();
+    assert!(log.iter().any(|line| line.contains("do not allow it any more")), "{log:#?}");
+    world.reload(|config| config.tcp.as_mut().unwrap().ports = Vec::new()).unwrap();
+    let mut again =
+        until("the port is bound again", || async { TcpStream::connect(("127.0.0.1", port)).await }).await;
+    echoed(&mut again).await;
+    echoed(&mut client).await;
+    world.sum_becomes("adit_sessions_opened_total", &[], 1).await;
+    drop((client, again));
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_comes_again_keeps_its_hosts_when_its_port_is_not_allowed_any_more() {
+    let echo = Tcp::echo().await;
+    let port = free();
+    let offers =
+        || AgentPlan::new().offer(&format!("tcp:{port}"), &echo).offer("a.example", "http_status:204");
+    let mut world = World::new().run().await;
+    let first = world.join(offers()).await;
+    world.reload(|config| config.tcp.as_mut().unwrap().ports = vec![1..=1]).unwrap();
+    drop(world.take_agent(first));
+    world.agents_become(0).await;
+    world.join(offers()).await;
+    assert_eq!(world.get("a.example", "/").await.status(), 204);
+    let log = world.log();
+    let told = |line: &&String| line.contains("does not take an offer") && line.contains("not among those");
+    assert_eq!(log.iter().filter(told).count(), 1, "the agent hears of it: {log:#?}");
+    let reason = ("reason", "port_unavailable");
+    world.sum_becomes("adit_offers_denied_total", &[reason], 1).await;
+    world.reload(|config| config.tcp.as_mut().unwrap().ports = Vec::new()).unwrap();
+    until("the port is bound", || async { TcpStream::connect(("127.0.0.1", port)).await }).await;
+    world.finish().await;
+}
+
+#[tokio::test]
 async fn hosts_that_nobody_reaches_are_told_and_are_reached_once_there_is_a_listener() {
     let mut world =
         World::new().gateway(|config| config.http.clear()).offer("a.example", "http_status:204").run().await;

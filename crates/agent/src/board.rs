@@ -21,7 +21,8 @@ pub(crate) enum State {
     Refused(String),
     /// A session stands.
     Connected {
-        /// The gateway connects what is forwarded to it, as far as it has been asked to.
+        /// The gateway connects what is forwarded to it, as far as it has been asked to; as it said at the beginning. It may
+        /// permit it later, in the same session.
         forwards: bool,
     },
 }
@@ -174,7 +175,7 @@ impl Board {
                 State::Refused(_) => "refused",
                 State::Connected { forwards: true } => "connected",
                 State::Connected { forwards: false } => {
-                    "connected, and does not permit what is forwarded to its side"
+                    "connected, and did not permit what is forwarded to its side when it was connected"
                 }
             };
             let _always_fits = writeln!(text, "{gateway}: {word}");

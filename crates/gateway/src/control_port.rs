@@ -331,11 +331,11 @@ impl ControlPort {
             return Err(refused_all(&denied));
         }
         let unreached = self.unreached(&hello, &decided, caller.peer, &who);
-        if served != granted
-            && let Some(suppressed) = self.penalties.log.next()
-        {
-            tracing::warn!(peer = %caller.peer, identity = %who, suppressed, "an agent is let in without what it wants forwarded: this gateway connects nowhere on behalf of agents");
+        if served != granted {
             self.observe.offer_denied(Reason::ForwardingDenied);
+            if let Some(suppressed) = self.penalties.log.next() {
+                tracing::warn!(peer = %caller.peer, identity = %who, suppressed, "an agent is let in without what it wants forwarded: this gateway connects nowhere on behalf of agents");
+            }
         }
         if hello.capabilities & capabilities::NOTICES != 0 {
             agreement.notices = denied;
@@ -394,10 +394,10 @@ impl ControlPort {
         Ok((Who::Identity(name.clone()), shown, Credential::Certificate))
     }
 
-    /// What becomes of each offer, and which are not permitted.
+    /// What becomes of each offer, and which are not taken: no policy permits them, or their port cannot be had.
     ///
     /// # Errors
-    /// One is permitted, and its port cannot be had.
+    /// A port cannot be had, and the agent would not hear of it otherwise; or the gateway is shutting down.
     fn decide(
         &self,
         hello: &Hello,
@@ -405,16 +405,24 @@ impl ControlPort {
         snapshot: &Snapshot,
     ) -> Result<(Vec<Decided>, Vec<Notice>), (Reason, String)> {
         let (mut decided, mut denied) = (Vec::new(), Vec::new());
+        let hears = hello.capabilities & capabilities::NOTICES != 0;
         for offer in &hello.offers {
             let service = &offer.service;
             decided.push(match authorize_offer(snapshot, who, service) {
                 Ok(permit) => {
                     let served_as = permit.served_as().clone();
-                    let claim = match served_as {
-                        ServiceName::Tcp(port) => Some(self.ports.claim(port)?),
-                        _ => None,
-                    };
-                    Decided { served_as: Some(served_as), claim }
+                    match served_as.tcp_port().map(|port| self.ports.claim(port)).transpose() {
+                        Ok(claim) => Decided { served_as: Some(served_as), claim, unclaimed: None },
+                        Err((reason, message)) if hears && reason == Reason::PortUnavailable => {
+                            denied.push(Notice {
+                                service: service.clone(),
+                                reason,
+                                message: message.clone(),
+                            });
+                            Decided { unclaimed: Some(message), ..Decided::default() }
+                        }
+                        Err(refused) => return Err(refused),
+                    }
                 }
                 Err(denial) => {
                     let (reason, message) = (denial.reason, denial.message(snapshot));

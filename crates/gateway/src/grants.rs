@@ -145,8 +145,10 @@ pub(crate) async fn follow(plane: Arc<DataPlane>, ports: Ports) {
         }
         plane.observe.grants(plane.sessions.grants().count());
         ports.follow(&snapshot);
-        if matches!(tokio::time::timeout(INTERVAL, changes.changed()).await, Ok(Err(_))) {
-            return;
+        tokio::select! {
+            published = changes.changed() => if published.is_err() { return },
+            () = ports.replaced() => {}
+            () = tokio::time::sleep(INTERVAL) => {}
         }
     }
 }

@@ -46,10 +46,11 @@ impl Reloadable {
         self.live.replace(config);
         self.observe.request_log(config.request_log.clone());
         self.publics.replace(publics);
-        self.ports.replace(config.tcp.clone());
         self.own_ports();
-        // Last: whatever stands is decided about again by what is published here.
         self.changes.replace_local(local(config));
+        // Last: ports take connections on other threads, and what comes in by these settings is decided by those rules.
+        // Whatever stands is decided about again.
+        self.ports.replace(config.tcp.clone());
         Ok(())
     }
 

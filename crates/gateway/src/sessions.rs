@@ -63,6 +63,8 @@ pub(crate) struct Decided {
     pub(crate) served_as: Option<ServiceName>,
     /// Its TCP port, bound already, unless a route has it.
     pub(crate) claim: Option<Claim>,
+    /// Why that could not be had, as the log said.
+    pub(crate) unclaimed: Option<String>,
 }
 
 /// All agents.
@@ -235,7 +237,7 @@ impl Sessions {
                     Endpoint::new(session.clone(), &offer, number, hello.instance, Arc::clone(&self.live));
                 (self.service(&mut routes, &served_as), Arc::new(endpoint))
             });
-            Binding { offer, endpoint, claim: decided.claim }
+            Binding { offer, endpoint, claim: decided.claim, unclaimed: decided.unclaimed }
         });
         let list = list.collect::<Vec<_>>();
         for (service, endpoint) in list.iter().filter_map(|binding| binding.endpoint.as_ref()) {
@@ -298,7 +300,7 @@ impl Sessions {
         service
     }
 
-    /// Makes an offer of a standing session reachable. For an agent that holds its bindings.
+    /// Makes an offer of a standing session reachable, if its port can be had. For an agent that holds its bindings.
     fn bind(
         &self,
         agent: &AgentSession,
@@ -306,16 +308,21 @@ impl Sessions {
         number: u32,
         as_: &ServiceName,
         ports: &Ports,
-    ) {
+    ) -> bool {
         if let ServiceName::Tcp(port) = as_ {
             match ports.claim(*port) {
                 Ok(claim) => binding.claim = Some(claim),
                 Err((reason, text)) => {
-                    tracing::warn!(agent = %agent.instance, %reason, "an offer cannot be taken: {text}");
-                    return;
+                    // It is tried again and again.
+                    if binding.unclaimed.as_ref() != Some(&text) {
+                        tracing::warn!(agent = %agent.instance, %reason, "an offer cannot be taken: {text}");
+                        binding.unclaimed = Some(text);
+                    }
+                    return false;
                 }
             }
         }
+        binding.unclaimed = None;
         let endpoint = Endpoint::new(
             agent.session.clone(),
             &binding.offer,
@@ -334,6 +341,7 @@ impl Sessions {
         }
         binding.endpoint = Some((service, endpoint));
         self.appeared.send_replace(());
+        true
     }
 
     /// Decides again about every session and offer; how many streams that has ended.

@@ -79,6 +79,8 @@ pub(super) struct Binding {
     pub(super) endpoint: Option<(Arc<Service>, Arc<Endpoint>)>,
     /// What keeps its TCP port bound.
     pub(super) claim: Option<Claim>,
+    /// Why its TCP port could not be had, as the log said last.
+    pub(super) unclaimed: Option<String>,
 }
 
 impl Binding {
@@ -189,13 +191,16 @@ impl AgentSession {
             tracing::warn!(agent = %self.instance, identity = %who, "a session is revoked: its credential does not hold any more");
             return self.revoke(sessions);
         }
-        let mut ended = 0;
+        let (mut ended, mut is_idle) = (0, self.granted == 0);
         let mut bound = self.bound.lock();
         if bound.is_withdrawn {
             return 0;
         }
         for (binding, number) in bound.list.iter_mut().zip(1..) {
             let decided = adit_control::authorize_offer(snapshot, who, &binding.offer.service);
+            // What a policy permits is no reason to end the session, even where the gateway does not take it for now:
+            // what is open goes on.
+            is_idle &= decided.is_err();
             let served_as = decided.as_ref().ok().map(|permit| permit.served_as());
             if let Some(port) = served_as.and_then(ServiceName::tcp_port).filter(|port| !ports.allows(*port))
             {
@@ -213,8 +218,10 @@ impl AgentSession {
             let service = &binding.offer.service;
             match decided {
                 Ok(permit) => {
-                    tracing::info!(agent = %self.instance, identity = %who, offer = %service, served_as = %permit.served_as(), "an offer is permitted");
-                    sessions.bind(self, binding, number, permit.served_as(), ports);
+                    if sessions.bind(self, binding, number, permit.served_as(), ports) {
+                        let service = &binding.offer.service;
+                        tracing::info!(agent = %self.instance, identity = %who, offer = %service, served_as = %permit.served_as(), "an offer is permitted");
+                    }
                 }
                 Err(denial) if was_bound => {
                     tracing::warn!(agent = %self.instance, identity = %who, offer = %service, "an offer is revoked: {}", denial.message(snapshot));
@@ -224,7 +231,6 @@ impl AgentSession {
                 Err(_as_before) => {}
             }
         }
-        let is_idle = self.granted == 0 && bound.list.iter().all(|binding| binding.endpoint.is_none());
         drop(bound);
         if is_idle { ended + self.revoke(sessions) } else { ended }
     }

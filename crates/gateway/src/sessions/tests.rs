@@ -75,7 +75,8 @@ fn arrival((instance, generation): (u8, u64), hosts: &[&str]) -> Arrival {
         offers: hosts.iter().map(offer).collect(),
         proof: [0; PROOF_LEN],
     };
-    let decided = |offer: &Offer| Decided { served_as: Some(offer.service.clone()), claim: None };
+    let decided =
+        |offer: &Offer| Decided { served_as: Some(offer.service.clone()), claim: None, unclaimed: None };
     Arrival {
         decided: hello.offers.iter().map(decided).collect(),
         hello,

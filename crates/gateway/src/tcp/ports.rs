@@ -12,6 +12,7 @@ use adit_tunnel::scope::Scope;
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 use super::Way;
 use crate::config::TcpServices;
@@ -37,6 +38,8 @@ struct Inner {
     plane: Arc<DataPlane>,
     /// Accept loops.
     listeners: Scope,
+    /// Rung when the settings are others.
+    replaced: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -89,7 +92,10 @@ impl Ports {
     ) -> Self {
         let settings = ArcSwapOption::new(settings.map(Arc::new));
         let (own, bound, routed) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { inner: Arc::new(Inner { settings, own, inherited, bound, routed, plane, listeners }) }
+        let replaced = Notify::new();
+        Self {
+            inner: Arc::new(Inner { settings, own, inherited, bound, routed, plane, listeners, replaced }),
+        }
     }
 
     /// Binds a port, if nobody has yet. It is let go when the last claim to it is dropped.
@@ -134,6 +140,12 @@ impl Ports {
         let settings =
             settings.map(|settings| TcpServices { listen: listen.unwrap_or(settings.listen), ..settings });
         self.inner.settings.store(settings.map(Arc::new));
+        self.inner.replaced.notify_one();
+    }
+
+    /// Waits until the settings are others than when this was asked last. For one who waits. Cancel safe.
+    pub(crate) async fn replaced(&self) {
+        self.inner.replaced.notified().await;
     }
 
     /// The ports of the gateway's other listeners.
@@ -218,11 +230,12 @@ impl Ports {
             held.door.close();
             held.scope.cancel();
             bound.ports.remove(&port);
-            tracing::info!(
-                port,
-                purpose = "tcp",
-                "no longer listening: nobody offers it any more, and no route leads from it"
-            );
+            let why = if self.allows(port) {
+                "nobody offers it any more, and no route leads from it"
+            } else {
+                "this gateway's settings do not allow it any more"
+            };
+            tracing::info!(port, purpose = "tcp", "no longer listening: {why}");
         }
     }
 }

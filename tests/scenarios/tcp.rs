@@ -491,3 +491,24 @@ async fn one_source_has_so_many_connections_and_a_balancer_in_front_speaks_for_i
     drop(held);
     world.finish().await;
 }
+
+#[tokio::test]
+async fn ports_where_nobody_is_take_nothing_of_the_connections_that_there_may_be() {
+    let echo = Tcp::echo().await;
+    let ports = [free(), free(), free()];
+    let mut plan =
+        World::new().limits(|limits| limits.max_connections = 1).offer("a.example", "http_status:204");
+    for port in ports {
+        plan = plan.offer(&format!("tcp:{port}"), &echo);
+    }
+    let world = plan.run().await;
+    for port in ports {
+        let mut client = connect(port).await;
+        client.write_all(b"a").await.unwrap();
+        within("the echo", client.read_exact(&mut [0])).await.unwrap();
+        client.shutdown().await.unwrap();
+        assert_eq!(rest(&mut client).await, "");
+    }
+    assert_eq!(world.get("a.example", "/").await.status(), 204);
+    world.finish().await;
+}

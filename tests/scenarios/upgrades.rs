@@ -1,6 +1,7 @@
 //! `Upgrade`: after a 101 every byte goes through, whichever side spoke first; without one, the bytes are HTTP again.
 
-use adit_testkit::{Answer, Signal, Upstream, Wire, World};
+use adit_testkit::proto::reason::Reason;
+use adit_testkit::{AgentPlan, Answer, Signal, Upstream, Wire, World, within};
 
 const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: ";
 
@@ -167,5 +168,56 @@ async fn a_101_that_nobody_asked_for_is_an_invalid_response() {
     let world = World::new().offer("a.example", &upstream).run().await;
     let reply = world.get("a.example", "/").await;
     assert_eq!((reply.status(), reply.reason()), (502, Some("upstream_invalid")), "{reply:?}");
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn an_upgraded_connection_counts_for_its_source_until_it_ends() {
+    let upstream = echoing().await;
+    let world = World::new()
+        .limits(|limits| limits.max_connections_per_source = 2)
+        .offer("a.example", &upstream)
+        .run()
+        .await;
+    let mut held = Vec::new();
+    for https in [false, true] {
+        let mut client = if https { world.tls_wire(&[b"http/1.1"]).await } else { world.wire().await };
+        upgrade(&mut client, "foo", "").await;
+        assert_eq!(client.head().await.unwrap().status(), 101);
+        held.push(client);
+    }
+    world.sum_becomes("adit_public_connections", &[], 2).await;
+    // Reset, whether the client has said something by then or not.
+    world.wire().await.ended().await;
+    world.sum_becomes("adit_refusals_total", &[("reason", "overloaded")], 1).await;
+    drop(held);
+    world.sum_becomes("adit_public_connections", &[], 0).await;
+    let mut client = world.wire().await;
+    upgrade(&mut client, "foo", "").await;
+    assert_eq!(client.head().await.unwrap().status(), 101);
+    drop(client);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn an_upgraded_connection_is_one_of_all_that_there_may_be() {
+    let upstream = echoing().await;
+    let mut world =
+        World::new().limits(|limits| limits.max_connections = 1).offer("a.example", &upstream).run().await;
+    // What an agent opens takes a place among the same, or is refused at once.
+    let dialling = world.join(AgentPlan::new().dials()).await;
+    let nothing = "nothing".parse().unwrap();
+    let mut client = world.wire().await;
+    upgrade(&mut client, "foo", "").await;
+    assert_eq!(client.head().await.unwrap().status(), 101);
+    // Nothing of HTTP is left of the connection.
+    assert_eq!(client.take(15).await, b"hello from foo;");
+    world.sum_becomes("adit_public_connections", &[], 1).await;
+    let refused = within("the dial", world.agent(dialling).dial(&nothing)).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::Overloaded);
+    drop(client);
+    world.sum_becomes("adit_public_connections", &[], 0).await;
+    let refused = within("the dial", world.agent(dialling).dial(&nothing)).await.unwrap_err();
+    assert_eq!(refused.reason, Reason::NotPermitted);
     world.finish().await;
 }

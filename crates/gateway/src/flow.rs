@@ -8,15 +8,17 @@ use adit_control::{Permit, Snapshots, Subject, authorize};
 use adit_proto::names::ServiceName;
 use adit_proto::reason::Reason;
 use hyper::body::Incoming;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::forward::body::ResponseBody;
 use crate::forward::{self, Client};
 use crate::grants::Grant;
 use crate::http::guard::GuardHandle;
 use crate::live::Live;
-use crate::observe::{Observe, Record};
+use crate::observe::{Observe, OpenConnection, Record};
 use crate::refusal::{Form, Refusal};
 use crate::sessions::{Service, Sessions};
+use crate::sources::Share;
 use crate::{identify, router};
 
 /// Everything a flow needs, shared by all of them.
@@ -74,6 +76,20 @@ impl DataPlane {
     }
 }
 
+/// What a public connection takes of what is there for all of them, until it has ended, and whatever it was upgraded to.
+#[derive(Debug)]
+pub(crate) struct Held {
+    _slot: OwnedSemaphorePermit,
+    _share: Option<Share>,
+    _open: OpenConnection,
+}
+
+impl Held {
+    pub(crate) fn new(slot: OwnedSemaphorePermit, share: Option<Share>, open: OpenConnection) -> Arc<Self> {
+        Arc::new(Self { _slot: slot, _share: share, _open: open })
+    }
+}
+
 /// What is known about the connection a flow came on.
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
@@ -85,6 +101,8 @@ pub(crate) struct Connection {
     pub(crate) forwarded_for: HeaderValue,
     /// The peer as `Forwarded` names it (RFC 7239 §6).
     pub(crate) node: Arc<str>,
+    /// Kept by an upgrade, which goes on without the connection.
+    pub(crate) held: Option<Arc<Held>>,
 }
 
 impl Connection {
@@ -98,7 +116,14 @@ impl Connection {
             guard,
             forwarded_for: forwarded_for.unwrap_or_else(|_| HeaderValue::from_static("unknown")),
             node: node.into(),
+            held: None,
         }
+    }
+
+    /// It takes this of what is there for all.
+    pub(crate) fn holding(mut self, held: Arc<Held>) -> Self {
+        self.held = Some(held);
+        self
     }
 }
 

@@ -91,7 +91,7 @@ pub(crate) async fn forward(
         return Err(Refusal::new(Reason::NotImplemented, "CONNECT is not served here."));
     }
     let upgrade = headers::wants_upgrade(&request)
-        .then(|| upgrade::Upgrade::of(&mut request, client.connection.guard.clone(), plane));
+        .then(|| upgrade::Upgrade::of(&mut request, client.connection, plane));
     let mut head = Head::of(&mut request, &client, upgrade.is_some())?;
     let expects_continue = headers::expects_continue(&head.parts.headers);
     let body = request.into_body();

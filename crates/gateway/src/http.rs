@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::flow::{Connection, DataPlane, carry};
+use crate::flow::{Connection, DataPlane, Held, carry};
 use crate::forward::body::ResponseBody;
 use crate::refusal::{Form, Refusal};
 
@@ -54,12 +54,13 @@ mod h2 {
 }
 
 /// What is known about a connection when it is accepted.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Accepted {
     pub(crate) peer: SocketAddr,
     pub(crate) scheme: &'static str,
     /// Settled by ALPN; otherwise the first bytes tell.
     pub(crate) is_http2: Option<bool>,
+    pub(crate) held: Arc<Held>,
 }
 
 /// How long a drain waits for the first request of a new connection.
@@ -92,7 +93,6 @@ pub(crate) async fn serve<IO>(mut io: IO, accepted: Accepted, serving: &Arc<Serv
 where
     IO: AsyncRead + AsyncWrite + guard::Abort + Send + Unpin + 'static,
 {
-    let _open = serving.plane.observe.connection();
     let guard = serving.plane.live.guard();
     let (is_http2, first) = match accepted.is_http2 {
         Some(is_http2) => (is_http2, Bytes::new()),
@@ -155,13 +155,13 @@ async fn serve_http1<IO>(
 ) where
     IO: AsyncRead + AsyncWrite + guard::Abort + Send + Unpin + 'static,
 {
-    let Accepted { peer, scheme, is_http2: _ } = accepted;
+    let Accepted { peer, scheme, is_http2: _, held } = accepted;
     let observe = serving.plane.observe.clone();
     let on_refusal =
         Box::new(move |refused: &guard::Refusal| observe.head_refused(refused.reason, peer.ip()));
     let heads = settings.limits;
     let (guarded, handle) = guard::Guard::new(io, settings, on_refusal);
-    let connection = Arc::new(Connection::new(peer, scheme, Some(handle.clone())));
+    let connection = Arc::new(Connection::new(peer, scheme, Some(handle.clone())).holding(held));
     let asked = Notify::new();
     let service = service_fn(|request| {
         asked.notify_one();
@@ -227,8 +227,8 @@ async fn serve_http2<IO>(
 ) where
     IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let Accepted { peer, scheme, is_http2: _ } = accepted;
-    let connection = Arc::new(Connection::new(peer, scheme, None));
+    let Accepted { peer, scheme, is_http2: _, held } = accepted;
+    let connection = Arc::new(Connection::new(peer, scheme, None).holding(held));
     let activity = Arc::new(Activity::default());
     let service = service_fn(|request| {
         let (connection, serving) = (Arc::clone(&connection), Arc::clone(serving));

@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
+use crate::flow::Held;
 use crate::http::guard::Abort as _;
 use crate::http::{self, Accepted, Serving};
 use crate::inherited::Inherited;
@@ -62,7 +63,14 @@ where
 {
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        match poll_fn(&mut accept).await {
+        let mut slot = Some(slot);
+        let accepted = poll_fn(|cx| {
+            let Some(slot) = slot.take() else { return Poll::Ready(None) };
+            // Let go of while nobody is there: listeners that wait would leave no slots for connections.
+            accept(cx).map(|accepted| Some((accepted, slot)))
+        });
+        let Some((accepted, slot)) = accepted.await else { continue };
+        match accepted {
             Ok((tcp, peer)) => {
                 // Small answers must not wait for an acknowledgement; if it fails the connection is gone anyway.
                 if tcp.set_nodelay(true).is_ok() {
@@ -70,6 +78,7 @@ where
                 }
             }
             Err(error) => {
+                drop(slot);
                 // Most often out of file descriptors: what is open goes on, and trying at once would only spin.
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(PAUSE).await;
@@ -102,8 +111,7 @@ pub(crate) async fn run(listener: TcpListener, face: Arc<ArcSwap<Face>>, serving
         // As it is now: a listener can change what it expects.
         let (face, serving) = (face.load_full(), Arc::clone(&serving));
         connections.spawn_with("public connection", tcp, move |tcp| async move {
-            serve(tcp, peer, &face, &serving).await;
-            drop(slot);
+            serve(tcp, (peer, slot), &face, &serving).await;
         });
     };
     tokio::select! {
@@ -129,7 +137,12 @@ where
     }
 }
 
-async fn serve(mut tcp: TcpStream, mut peer: SocketAddr, face: &Face, serving: &Arc<Serving>) {
+async fn serve(
+    mut tcp: TcpStream,
+    (mut peer, slot): (SocketAddr, OwnedSemaphorePermit),
+    face: &Face,
+    serving: &Arc<Serving>,
+) {
     let timeout = serving.plane.live.limits().header_timeout;
     if face.lb_proxy_protocol {
         let snapshot = serving.plane.snapshots.current();
@@ -141,27 +154,33 @@ async fn serve(mut tcp: TcpStream, mut peer: SocketAddr, face: &Face, serving: &
             }
         }
     }
-    let placed = serving.plane.live.place(peer.ip(), serving.plane.snapshots.current().rules());
-    let _place = match placed {
-        Ok(place) => place,
+    let share = serving.plane.live.share(peer.ip(), serving.plane.snapshots.current().rules());
+    let share = match share {
+        Ok(share) => share,
         Err(reason) => {
             serving.plane.observe.head_refused(reason, peer.ip().to_canonical());
             return tcp.abort();
         }
     };
+    let held = Held::new(slot, share, serving.plane.observe.connection());
     if let Some(tls) = face.tls.clone() {
-        return Box::pin(serve_tls(tcp, peer, tls, serving)).await;
+        return Box::pin(serve_tls(tcp, (peer, held), tls, serving)).await;
     }
-    let accepted = Accepted { peer, scheme: "http", is_http2: None };
+    let accepted = Accepted { peer, scheme: "http", is_http2: None, held };
     http::serve(tcp, accepted, serving).await;
 }
 
-async fn serve_tls(tcp: TcpStream, peer: SocketAddr, tls: TlsAcceptor, serving: &Arc<Serving>) {
+async fn serve_tls(
+    tcp: TcpStream,
+    (peer, held): (SocketAddr, Arc<Held>),
+    tls: TlsAcceptor,
+    serving: &Arc<Serving>,
+) {
     let timeout = serving.plane.live.limits().header_timeout;
     match tokio::time::timeout(timeout, tls.accept(tcp)).await {
         Ok(Ok(stream)) => {
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            let accepted = Accepted { peer, scheme: "https", is_http2: Some(is_http2) };
+            let accepted = Accepted { peer, scheme: "https", is_http2: Some(is_http2), held };
             http::serve(stream, accepted, serving).await;
         }
         Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),

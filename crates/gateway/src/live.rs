@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::config::{Config, Limits};
 use crate::http::guard;
 use crate::refusal;
-use crate::sources::{Place, Sources};
+use crate::sources::{Share, Sources};
 
 /// The settings in force.
 #[derive(Debug)]
@@ -87,16 +87,16 @@ impl Live {
         self.http_ports.store(Arc::new(ports));
     }
 
-    /// A place among the connections from one address, for whoever speaks for itself.
+    /// One of the connections that one address may have, for whoever speaks for itself.
     ///
     /// # Errors
     /// [`Reason::Overloaded`]: it has as many as it may.
-    pub(crate) fn place(&self, source: IpAddr, rules: &Rules) -> Result<Option<Place>, Reason> {
+    pub(crate) fn share(&self, source: IpAddr, rules: &Rules) -> Result<Option<Share>, Reason> {
         if rules.trusts(source) {
             return Ok(None);
         }
         let max = self.limits().max_connections_per_source;
-        self.sources.place(source, max).map(Some).ok_or(Reason::Overloaded)
+        self.sources.share(source, max).map(Some).ok_or(Reason::Overloaded)
     }
 
     /// One for each public connection.

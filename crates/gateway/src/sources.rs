@@ -12,16 +12,16 @@ pub(crate) struct Sources {
     open: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// The place of one connection, for as long as this is kept.
+/// One connection of those that a source may have, for as long as this is kept.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Share {
     sources: Arc<Sources>,
     source: IpAddr,
 }
 
 impl Sources {
-    /// A place for a connection from this address; `None` when it has so many already.
-    pub(crate) fn place(self: &Arc<Self>, address: IpAddr, max: usize) -> Option<Place> {
+    /// One more connection from this address; `None` when it has so many already.
+    pub(crate) fn share(self: &Arc<Self>, address: IpAddr, max: usize) -> Option<Share> {
         let source = source(address);
         let mut sources = self.open.lock();
         let open = sources.entry(source).or_default();
@@ -30,11 +30,11 @@ impl Sources {
         }
         *open += 1;
         drop(sources);
-        Some(Place { sources: Arc::clone(self), source })
+        Some(Share { sources: Arc::clone(self), source })
     }
 }
 
-impl Drop for Place {
+impl Drop for Share {
     fn drop(&mut self) {
         let mut sources = self.sources.open.lock();
         let Some(open) = sources.get_mut(&self.source) else { return };
@@ -61,15 +61,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_source_has_so_many_places_and_no_memory_is_left_of_it() {
+    fn a_source_has_so_many_connections_and_no_memory_is_left_of_it() {
         let sources = Arc::new(Sources::default());
         let at = |text: &str| text.parse::<IpAddr>().unwrap();
         let held: Vec<_> =
-            ["2001:db8::1", "2001:db8::2"].map(|text| sources.place(at(text), 2).unwrap()).into();
-        assert!(sources.place(at("2001:db8::3"), 2).is_none(), "one customer's network");
-        assert!(sources.place(at("192.0.2.1"), 2).is_some(), "somebody else");
+            ["2001:db8::1", "2001:db8::2"].map(|text| sources.share(at(text), 2).unwrap()).into();
+        assert!(sources.share(at("2001:db8::3"), 2).is_none(), "one customer's network");
+        assert!(sources.share(at("192.0.2.1"), 2).is_some(), "somebody else");
         drop(held);
-        assert!(sources.place(at("2001:db8::3"), 2).is_some());
+        assert!(sources.share(at("2001:db8::3"), 2).is_some());
         assert!(sources.open.lock().is_empty());
     }
 }

@@ -99,7 +99,7 @@ async fn connect(
     let source = told.map_or(peer, |ends| ends.source);
     let subject = Subject::public(Some(source.ip().to_canonical()));
     record.subject(&subject);
-    record.occupies(plane.live.place(source.ip(), snapshot.rules())?);
+    record.counts_for(plane.live.share(source.ip(), snapshot.rules())?);
     let permit = authorize(&snapshot, &subject, &service.name).map_err(|denial| denial.reason)?;
     let flow = Flow { client: source, permit: &permit, subject: &subject, grant };
     let mut early = Early::default();

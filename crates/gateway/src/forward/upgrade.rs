@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::{self, OnUpgrade};
 use hyper_util::rt::TokioIo;
 
-use crate::flow::DataPlane;
+use crate::flow::{Connection, DataPlane, Held};
 use crate::http::guard::GuardHandle;
 use crate::observe::Record;
 
@@ -20,21 +20,23 @@ use crate::observe::Record;
 pub(crate) struct Upgrade {
     client: OnUpgrade,
     guard: Option<GuardHandle>,
+    held: Option<Arc<Held>>,
     plane: Arc<DataPlane>,
 }
 
 impl Upgrade {
     pub(crate) fn of(
         request: &mut Request<Incoming>,
-        guard: Option<GuardHandle>,
+        connection: &Connection,
         plane: &Arc<DataPlane>,
     ) -> Self {
-        Self { client: upgrade::on(request), guard, plane: Arc::clone(plane) }
+        let (guard, held) = (connection.guard.clone(), connection.held.clone());
+        Self { client: upgrade::on(request), guard, held, plane: Arc::clone(plane) }
     }
 
     /// The upstream agreed: joins the two connections once both are free, for as long as they last.
     pub(crate) fn spawn(self, upstream: OnUpgrade, watch: Watch, record: Record) {
-        let Self { client, guard, plane } = self;
+        let Self { client, guard, held, plane } = self;
         if let Some(guard) = &guard {
             guard.upgraded();
         }
@@ -50,6 +52,7 @@ impl Upgrade {
                 }
             };
             metered.0.get_mut().ended(reason);
+            drop(held);
         });
     }
 }

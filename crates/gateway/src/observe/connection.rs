@@ -22,7 +22,7 @@ use super::{ANONYMOUS, ByReason, Observe, ServiceCounters};
 use crate::balancer::Endpoint;
 use crate::grants::Grant;
 use crate::sessions::Service;
-use crate::sources::Place;
+use crate::sources::Share;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct ByPort {
@@ -72,8 +72,8 @@ pub(crate) struct ConnectionRecord {
     who: Option<Name>,
     /// Kept while it is open.
     grant: Option<Arc<Grant>>,
-    /// Its place among the connections from its source, kept until it ends.
-    place: Option<Place>,
+    /// One of the connections that its source may have, kept until it ends.
+    share: Option<Share>,
     client: IpAddr,
     started: Instant,
     wait: Option<Duration>,
@@ -148,7 +148,7 @@ impl Observe {
             is_public: false,
             who: None,
             grant: None,
-            place: None,
+            share: None,
             client: peer.ip().to_canonical(),
             started: Instant::now(),
             wait: None,
@@ -174,9 +174,9 @@ impl ConnectionRecord {
         self.name = service.name.clone();
     }
 
-    /// It has this place until it ends.
-    pub(crate) fn occupies(&mut self, place: Option<Place>) {
-        self.place = place;
+    /// It counts as one of its source's until it ends.
+    pub(crate) fn counts_for(&mut self, share: Option<Share>) {
+        self.share = share;
     }
 
     /// What it rests on is in use until it ends.

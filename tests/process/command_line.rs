@@ -54,6 +54,14 @@ fn a_mistake_in_the_flags_is_told_with_the_flag_the_reason_and_what_to_do_next()
             ["the token is given 2 times", "--token-file, --token-env", "next: keep one of them"],
         ),
         (
+            &["http", "server", "--token-file", "token", "--admin-token-file", "token"],
+            [
+                "token and the administrator's token are the same",
+                "could use the admin interface",
+                "next: make one",
+            ],
+        ),
+        (
             &["http", "client", "--token-file", "token", "--url", "wss://h", "--upstream", "a=http://u/path"],
             ["--upstream a=http://u/path is not an upstream", "no path", "next: write domain=url or url"],
         ),
@@ -79,6 +87,25 @@ fn a_mistake_in_the_flags_is_told_with_the_flag_the_reason_and_what_to_do_next()
     ] {
         refused(&world.run(words), &[part, "For more information, try '--help'."]);
     }
+}
+
+#[test]
+fn a_gateway_that_keeps_nothing_of_what_an_administrator_makes_says_so() {
+    let world = World::new();
+    world.write("admin.token", "the-secret-of-an-administrator");
+    let server = |args: &[&str]| {
+        let mut command =
+            world.adit(&["http", "server", "--token-file", "token", "--control-port", "0", "--port", "0"]);
+        let mut server = Process::start("server", command.args(args));
+        server.line(&["listening", "purpose=\"http\""]);
+        server
+    };
+    let kept = "--state-dir";
+    let admin = ["--admin-token-file", "admin.token"];
+    let forgets = server(&admin);
+    assert!(forgets.stderr().contains("kept in memory, and gone when this process ends; name a directory"));
+    assert!(!server(&[admin.as_slice(), &[kept, "kept"]].concat()).stderr().contains("kept in memory"));
+    assert!(!server(&[]).stderr().contains("kept in memory"), "nobody can make anything here");
 }
 
 #[test]

@@ -40,6 +40,8 @@ impl Scene {
             let mut rights = Rights::new().identity("host").service("reverse").bind("@reverse", "@host");
             let (host, credential) = world.certify("host", now);
             rights = rights.holds("host", credential);
+            let (gone, _unknown) = world.certify("gone", now);
+            gone.file().save(&folder.path("gone.json")).unwrap();
             for name in ["alice", "mallory"] {
                 let (identity, credential) = world.certify(name, now);
                 identity.file().save(&folder.path(&format!("{name}.json"))).unwrap();
@@ -86,6 +88,36 @@ fn a_dial_that_is_refused_ends_with_1_and_says_what_may_be_said() {
     let said = scene.folder.run(&["dial", "reverse"]);
     assert_eq!(said.code, 2, "{}", said.err);
     assert!(said.err.contains("--identity FILE"), "{}", said.err);
+    scene.finish();
+}
+
+#[test]
+fn an_identity_that_is_refused_hears_why_and_not_that_the_gateway_is_unreachable() {
+    let scene = Scene::new();
+    // A refusal is also a try that came to nothing; which of the two is told must not be left to chance.
+    for _ in 0..6 {
+        let said = scene.folder.run(&["dial", "reverse", "--identity", "gone.json"]);
+        assert_eq!(said.code, 1, "{}", said.err);
+        assert!(said.err.contains("the gateway refuses the session: "), "{}", said.err);
+        assert!(!said.err.contains("check that the address"), "{}", said.err);
+    }
+    scene.finish();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_key_that_others_can_read_is_used_and_said() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let scene = Scene::new();
+    let file = scene.folder.path("alice.json");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let said = scene.folder.run(&["dial", "reverse", "--identity", "alice.json"]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert!(said.err.contains("warning: others can read alice.json"), "{}", said.err);
+    let args = ["dial", "reverse", "--identity", "alice.json", "--listen", "127.0.0.1:0"];
+    let mut dial = Process::start("dial", &mut scene.folder.adit(&args));
+    dial.line(&["WARN", "others can read this file", "chmod 600"]);
     scene.finish();
 }
 

@@ -112,6 +112,8 @@ fn a_download_outlives_the_service_that_it_came_from() {
     replace(&file, &text.replace(&upstream.url(), "http_status:204"));
     agent.process.signal(Signal::HUP);
     answers(gateway.public(), "x", 204);
+    agent.process.line(&["a newer session has taken the place of this one"]);
+    assert!(!agent.process.stderr().contains("the gateway is leaving"), "the gateway stays");
     upstream.release(1);
     let mut text = String::new();
     std::io::Read::read_to_string(&mut connection.within(SOON).body(&head), &mut text).unwrap();

@@ -111,7 +111,7 @@ impl Keeper {
     pub(crate) async fn run(&self) {
         let mut wanted = self.wanted.clone();
         let mut backoff = Backoff::new(u64::from_be_bytes(seed(self.instance)));
-        // A session whose gateway is leaving: the next one is opened while it finishes.
+        // A session that takes no new streams: the next one is opened while it finishes.
         let mut leaving = None;
         while *wanted.borrow_and_update() {
             self.progress.expect_within(TRY);
@@ -220,7 +220,7 @@ impl Keeper {
         Ok((session, welcome.capabilities))
     }
 
-    /// Waits until the session has ended, or its gateway is leaving: then it is returned, and finishes by itself.
+    /// Waits until the session has ended, or takes no new streams: then it is returned, and finishes by itself.
     async fn keep(&self, session: Session, granted: u64) -> Option<Session> {
         self.observe.connected();
         let counted = self.observe.session();
@@ -266,9 +266,21 @@ impl Keeper {
         if session.end().is_some() {
             return None;
         }
-        tracing::info!(%reason, gateway = %self.gateway, "the gateway is leaving; opening another session");
+        tracing::info!(%reason, gateway = %self.gateway, "{}", why_it_leaves(reason));
         self.sessions.spawn("session that leaves", let_go(session.clone()));
         Some(session)
+    }
+}
+
+/// Why a session takes no new streams any more.
+const fn why_it_leaves(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Replaced => "a newer session has taken the place of this one, which finishes what it carries",
+        Reason::Revoked => {
+            "the gateway takes this session no more for what it was let in by; it finishes what it may, and another one is \
+             asked for"
+        }
+        _ => "the gateway is leaving; opening another session",
     }
 }
 

@@ -85,7 +85,7 @@ impl Renewal {
 }
 
 /// What is kept from ending, and how it is said.
-trait Kept {
+trait Renewable {
     /// The certificate that is in use.
     fn leaf(&self) -> Leaf;
     async fn try_renew(&self) -> Result<(), Failure>;
@@ -105,7 +105,7 @@ enum News<'a> {
     StillExpired(&'a Failure),
 }
 
-impl Kept for Renewal {
+impl Renewable for Renewal {
     fn leaf(&self) -> Leaf {
         self.identity.file().leaf().clone()
     }
@@ -144,7 +144,7 @@ impl Kept for Renewal {
 
 /// Renews when it is time, for ever. `now` says what time it is.
 #[expect(clippy::infinite_loop, reason = "ends with its scope")]
-async fn keep(kept: &impl Kept, now: impl Fn() -> SystemTime) {
+async fn keep(kept: &impl Renewable, now: impl Fn() -> SystemTime) {
     let mut failures = 0_u32;
     let mut told_expired = false;
     let (mut known, mut spread) = (String::new(), 0.5);
@@ -285,7 +285,7 @@ mod tests {
         }
     }
 
-    impl Kept for Simulated {
+    impl Renewable for Simulated {
         fn leaf(&self) -> Leaf {
             let not_before = BEGIN + self.not_before.get();
             let (name, serial) = ("alice".to_owned(), not_before.to_string());

@@ -161,6 +161,10 @@ fn put_in_force(config: Config, prepared: Prepared, lasting: &Lasting, succeed: 
     let (credential, identity) = match config.credential {
         Credential::Token(key) => (adit_tunnel::handshake::Credential::Token(key), None),
         Credential::Identity(identity) => {
+            if let Some(file) = identity.file().exposed() {
+                let file = file.display();
+                tracing::warn!(%file, "others can read this file, and it holds a private key; `chmod 600` keeps it private");
+            }
             let others = config.gateways.iter().map(|gateway| gateway.renewal()).collect();
             let renewal = Renewal::new(Arc::clone(&identity), config.egress, others);
             renewing.spawn("renewal", renewal.counting(lasting.observe.credential.clone()).run());

@@ -14,6 +14,7 @@ use crate::error::CliError;
 use crate::flags::go_bool;
 use crate::interface::Interface;
 use crate::logins::{Login, Logins};
+use crate::output;
 use crate::token::{Source, TokenArgs};
 
 /// What to do when nobody said which gateway.
@@ -212,6 +213,17 @@ impl Login {
                 .caused_by(&cause)
                 .next("name the file that adit enroll wrote")
         })?;
+        warn_if_exposed(&identity);
         Ok((Credential::Certificate(identity), Verify::System))
+    }
+}
+
+/// Says it where others can read the key of an identity: it is used all the same.
+pub(crate) fn warn_if_exposed(identity: &LiveIdentity) {
+    if let Some(file) = identity.file().exposed() {
+        let file = file.display();
+        output::warning(format!(
+            "others can read {file}, and it holds a private key; `chmod 600 {file}` keeps it private"
+        ));
     }
 }

@@ -27,12 +27,15 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::error::CliError;
+use crate::output::printable;
 use crate::token::Token;
 
 /// How long one exchange may take, connecting included.
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// The largest answer that is read.
 const MAX_BODY: usize = 64 << 20;
+/// The longest line of a gateway that is passed on.
+const MAX_LINE: usize = 500;
 /// The name of the proof, as an authorization scheme and as the answer's header.
 const PROOF: &str = "Adit-Proof";
 /// What a gateway is asked first, so that it proves itself.
@@ -286,6 +289,11 @@ impl Client {
         let url = &self.target.url;
         match answer.status {
             StatusCode::OK => Ok(()),
+            StatusCode::FORBIDDEN if said(answer).is_some() => {
+                Err(CliError::failure(format!("{url} refuses {}", self.target.credential.whose()))
+                    .because(said(answer).unwrap_or_default())
+                    .next("use another credential, one that has the right to this"))
+            }
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
                 Err(CliError::failure(format!("{url} refuses {}", self.target.credential.whose()))
                     .because(format!("it answered {status}"))
@@ -293,8 +301,8 @@ impl Client {
             }
             StatusCode::TOO_MANY_REQUESTS => {
                 Err(CliError::failure(format!("{url} does not listen to this address for now"))
-                    .because("too many attempts with a wrong token came from it")
-                    .next("wait a minute, then try again with the right token"))
+                    .because("too many attempts with a wrong token came from it, and this one is wrong too")
+                    .next("use the right token: it is let in all the same, without waiting"))
             }
             other => Err(CliError::failure(format!("{url} answered {other}"))
                 .because("a gateway's control port answers 200")
@@ -317,6 +325,16 @@ impl Client {
             .because(format!("its {PROOF} header is missing or wrong"))
             .next("somebody may stand between you and the gateway; check the address, or verify its certificate with --ca FILE"))
     }
+}
+
+/// What the gateway says itself, where that is a line for people.
+fn said(answer: &Answer) -> Option<String> {
+    let text = std::str::from_utf8(&answer.body).ok()?.trim();
+    let is_line = !text.is_empty()
+        && text.len() <= MAX_LINE
+        && !text.starts_with(['{', '<'])
+        && text.lines().count() == 1;
+    is_line.then(|| printable(text))
 }
 
 fn is_proven(key: &TokenKey, exporter: &Exporter, answer: &Answer) -> bool {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use adit_agent::Agent;
+use adit_gateway::config::LocalToken;
 use adit_gateway::{Gateway, Inherited};
 use adit_telemetry::reloads::Reloads;
 use adit_tunnel::workers::Workers;
@@ -58,6 +59,9 @@ pub(crate) async fn gateway(source: Source<GatewaySettings>) -> Result<ExitCode,
     })?;
     let (process_log, level, _log) = logging::init(log)?;
     config.process_log = Some(process_log);
+    if config.state.directory.is_none() {
+        warn_of_memory(file.is_some(), &config.tokens);
+    }
     let mut request_log = RequestLog::open(request_log)?;
     config.request_log = request_log.writer();
     let workers = workers()?;
@@ -89,6 +93,18 @@ pub(crate) async fn gateway(source: Source<GatewaySettings>) -> Result<ExitCode,
     };
     info!(signal = signal.name(), "draining; a second signal stops at once");
     Ok(ended(gateway.drain(), &mut signals).await)
+}
+
+/// Nothing that an administrator makes outlives this process. Where there is none, and none can come, that loses nothing.
+fn warn_of_memory(from_file: bool, tokens: &[LocalToken]) {
+    let next =
+        if from_file { "name a directory with state.directory" } else { "name a directory with --state-dir" };
+    if from_file || tokens.iter().any(|token| token.token.admin) {
+        warn!(
+            "identities, services, policies and tokens that are made here are kept in memory, and gone when this process \
+             ends; {next}"
+        );
+    }
 }
 
 /// Keys of a gateway's file that take effect without a restart, with everything below them.

@@ -88,6 +88,8 @@ where
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
+        // A client that has said all it has to say still wants its answer.
+        .half_close(true)
         .serve_connection(TokioIo::new(stream), service_fn(answer));
     tokio::pin!(connection);
     // The guard that the channel gives is let go at once: it must not be held across an await.
@@ -101,5 +103,49 @@ where
     };
     if let Err(cause) = result {
         tracing::debug!(%cause, "a connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_has_closed_its_half_is_answered() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (asked, goes_on) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
+        let service = {
+            let (asked, goes_on) = (Arc::clone(&asked), Arc::clone(&goes_on));
+            move |_request| {
+                let (asked, goes_on) = (Arc::clone(&asked), Arc::clone(&goes_on));
+                async move {
+                    asked.notify_one();
+                    goes_on.notified().await;
+                    Response::new(Full::new(Bytes::from_static(b"hello")))
+                }
+            }
+        };
+        let client = async {
+            let mut stream = TcpStream::connect(addr).await.unwrap();
+            stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+            stream.shutdown().await.unwrap();
+            asked.notified().await;
+            goes_on.notify_one();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.unwrap();
+            text
+        };
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let text = async {
+            let text = client.await;
+            stop.send(()).unwrap();
+            text
+        };
+        let ((), text) = tokio::join!(until(listener, service, async { drop(stopped.await) }), text);
+        assert!(text.starts_with("HTTP/1.0 200 OK") && text.ends_with("hello"), "{text:?}");
     }
 }

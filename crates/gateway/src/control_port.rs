@@ -470,7 +470,7 @@ impl ControlPort {
     /// in from there too: who shares an address with a guesser has done nothing.
     fn unproved(&self, peer: SocketAddr) -> (Reason, String) {
         if self.penalties.is_barred(peer.ip()) {
-            let text = "too many failed attempts from this address; wait a minute";
+            let text = "too many failed attempts from this address; the right token is let in all the same, so this is not it";
             return (Reason::RateLimited, text.to_owned());
         }
         (

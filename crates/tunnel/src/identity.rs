@@ -90,6 +90,8 @@ pub struct IdentityFile {
     chain: Vec<CertificateDer<'static>>,
     roots: Vec<CertificateDer<'static>>,
     leaf: Leaf,
+    /// The file that holds its key, if others can read it.
+    exposed: Option<PathBuf>,
 }
 
 impl fmt::Debug for IdentityFile {
@@ -134,25 +136,27 @@ impl IdentityFile {
         let roots = certificates("ca", &ca)?;
         let leaf =
             chain.first().and_then(read_leaf).ok_or_else(|| part("cert", "it is no X.509 certificate"))?;
-        let made = Self { api, cert, key, ca, rest: serde_json::Map::new(), chain, roots, leaf };
+        let made =
+            Self { api, cert, key, ca, rest: serde_json::Map::new(), chain, roots, leaf, exposed: None };
         made.certified()?;
         Ok(made)
     }
 
-    /// Reads one. A key that others can read is used, and said so in the log: a secret that a cluster mounts cannot
-    /// always be made private.
+    /// Reads one. A key that others can read is used, and [`IdentityFile::exposed`] says so: a secret that a cluster
+    /// mounts cannot always be made private.
     ///
     /// # Errors
     /// [`IdentityError`] names the file or the part of it.
     pub fn load(path: &Path) -> Result<Self, IdentityError> {
-        let text = read(path)?;
+        let mut exposed = None;
+        let text = read(path, &mut exposed)?;
         let document: Document = serde_json::from_str(&text)
             .map_err(|source| IdentityError::Form { path: path.to_owned(), source })?;
-        let cert = resolve("cert", &document.id.cert, path)?;
-        let key = resolve("key", &document.id.key, path)?;
-        let ca = resolve("ca", &document.id.ca, path)?;
+        let cert = resolve("cert", &document.id.cert, path, &mut exposed)?;
+        let key = resolve("key", &document.id.key, path, &mut exposed)?;
+        let ca = resolve("ca", &document.id.ca, path, &mut exposed)?;
         let loaded = Self::new(document.api, cert.as_str().to_owned(), key, ca.as_str().to_owned())?;
-        Ok(Self { rest: document.rest, ..loaded })
+        Ok(Self { rest: document.rest, exposed, ..loaded })
     }
 
     /// Writes it, whole or not at all, for its owner alone. Parts that were in files of their own are in it afterwards.
@@ -205,6 +209,12 @@ impl IdentityFile {
     #[must_use]
     pub fn key(&self) -> Zeroizing<String> {
         self.key.clone()
+    }
+
+    /// The file that holds its key, if others than its owner could read that when it was loaded: something to warn of.
+    #[must_use]
+    pub fn exposed(&self) -> Option<&Path> {
+        self.exposed.as_deref()
     }
 
     /// The authorities by which the gateway is known, PEM.
@@ -287,17 +297,23 @@ fn read_leaf(certificate: &CertificateDer<'static>) -> Option<Leaf> {
     })
 }
 
-fn resolve(which: &'static str, value: &str, file: &Path) -> Result<Zeroizing<String>, IdentityError> {
+fn resolve(
+    which: &'static str,
+    value: &str,
+    file: &Path,
+    exposed: &mut Option<PathBuf>,
+) -> Result<Zeroizing<String>, IdentityError> {
     if let Some(pem) = value.strip_prefix("pem:") {
         return Ok(Zeroizing::new(pem.to_owned()));
     }
     let Some(path) = value.strip_prefix("file://").or_else(|| value.strip_prefix("file:")) else {
         return Err(part(which, "it must begin with `pem:` or `file:`"));
     };
-    read(&file.parent().unwrap_or_else(|| Path::new(".")).join(path))
+    read(&file.parent().unwrap_or_else(|| Path::new(".")).join(path), exposed)
 }
 
-fn read(path: &Path) -> Result<Zeroizing<String>, IdentityError> {
+/// A file's text. It is noted in `exposed` if it holds a key and others can read it.
+fn read(path: &Path, exposed: &mut Option<PathBuf>) -> Result<Zeroizing<String>, IdentityError> {
     let failed = |source| IdentityError::File { what: "read", path: path.to_owned(), source };
     let about = fs::metadata(path).map_err(failed)?;
     if about.len() > MAX_FILE {
@@ -308,10 +324,7 @@ fn read(path: &Path) -> Result<Zeroizing<String>, IdentityError> {
     if std::os::unix::fs::PermissionsExt::mode(&about.permissions()) & 0o077 != 0
         && text.contains("PRIVATE KEY")
     {
-        tracing::warn!(
-            file = %path.display(),
-            "others can read this file, and it holds a private key; `chmod 600` keeps it private"
-        );
+        *exposed = Some(path.to_owned());
     }
     Ok(text)
 }

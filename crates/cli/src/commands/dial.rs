@@ -17,6 +17,7 @@ use adit_tunnel::relay::{Meter, Terms, relay};
 use adit_tunnel::session::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, Stdin, Stdout, stdin, stdout};
 
+use crate::access;
 use crate::config::agent::AgentSettings;
 use crate::duration;
 use crate::egress::EgressArgs;
@@ -81,8 +82,13 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, CliError> {
         return role::agent(role::Source::Flags(settings)).await;
     }
     config.dials = true;
+    if let Credential::Identity(identity) = &config.credential {
+        access::warn_if_exposed(identity);
+    }
     let agent = Agent::start(config).await.map_err(|cause| role::agent_failed(&cause))?;
     let connected = tokio::select! {
+        // A refusal is a failure as well, and says more.
+        biased;
         connected = tokio::time::timeout(args.timeout, agent.connected()) => connected,
         refusal = agent.refused() => {
             return Err(CliError::failure("the gateway refuses the session").because(refusal));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use adit_gateway::config::{Config, Control, HttpListener, Limits, State, TcpServices, Tls};
+use adit_gateway::config::{Config, Control, HttpListener, Limits, LocalToken, State, TcpServices, Tls};
 use ipnet::IpNet;
 
 use crate::config::env;
@@ -166,6 +166,17 @@ impl TlsArgs {
     }
 }
 
+/// Every agent would be an administrator.
+fn refuse_one_secret_twice(tokens: &[LocalToken]) -> Result<(), CliError> {
+    let [agents, admin] = tokens else { return Ok(()) };
+    if agents.secret.expose() != admin.secret.expose() {
+        return Ok(());
+    }
+    Err(CliError::usage("the agents' token and the administrator's token are the same")
+        .because("whoever connects an agent could use the admin interface as well")
+        .next("make one of its own for --admin-token-file: head -c 16 /dev/urandom | od -An -tx1 | tr -d ' \\n'"))
+}
+
 impl ServerArgs {
     /// Where the control port is bound.
     pub(crate) const fn control(&self) -> SocketAddr {
@@ -212,6 +223,7 @@ impl ServerArgs {
         self.acme.refuse()?;
         let mut tokens = vec![self.token.read()?.of_gateway()?];
         tokens.extend(self.admin_token.read()?);
+        refuse_one_secret_twice(&tokens)?;
         Ok(GatewaySettings {
             config: Config {
                 control: Control {

@@ -41,7 +41,22 @@ fn refusals_name_the_token_by_its_source_and_never_by_its_text() {
     let error = judged(StatusCode::UNAUTHORIZED);
     assert!(error.contains("refuses the token from --token") && !error.contains("s3cret"), "{error}");
     assert!(judged(StatusCode::NOT_FOUND).contains("not a public one"));
-    assert!(judged(StatusCode::TOO_MANY_REQUESTS).contains("wait a minute"));
+    assert!(judged(StatusCode::TOO_MANY_REQUESTS).contains("is let in all the same"));
+}
+
+#[test]
+fn what_a_gateway_says_of_a_missing_right_is_passed_on() {
+    let client = Client::new(target("wss://gateway.example", Verify::TokenProof));
+    let body = Bytes::from_static(b"token prometheus may not read /status: that takes the admin right\n");
+    let error =
+        client.judge(&Answer { body, ..answered(None, StatusCode::FORBIDDEN) }).unwrap_err().to_string();
+    assert!(
+        error.contains("may not read /status: that takes the admin right\n next: use another"),
+        "{error}"
+    );
+    let answer = answered(None, StatusCode::FORBIDDEN);
+    let error = client.judge(&answer).unwrap_err().to_string();
+    assert!(error.contains("it answered 403"), "{error}");
 }
 
 #[test]

@@ -272,7 +272,7 @@ fn not_for(endpoint: Endpoint, who: &Who) -> String {
 fn unproven(reason: Reason) -> Response<Body> {
     match reason {
         Reason::RateLimited => {
-            let text = "too many failed attempts from this address; wait a minute\n";
+            let text = "too many failed attempts from this address; the right token is let in all the same, so this is not it\n";
             let mut response = refusal(reason, text);
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
             response

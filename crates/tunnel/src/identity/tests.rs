@@ -80,6 +80,17 @@ fn parts_may_be_in_files_of_their_own_and_other_fields_are_kept() {
         "id": {"cert": "file:cert.pem", "key": "file://key.pem", "ca": format!("file://{}", ca.display())}});
     fs::write(&path, json.to_string()).unwrap();
     let file = IdentityFile::load(&path).unwrap();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let key = directory.path().join("key.pem");
+        let exposed_with = |mode| {
+            fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
+            IdentityFile::load(&path).unwrap().exposed().map(Path::to_owned)
+        };
+        assert_eq!(exposed_with(0o640), Some(key.clone()), "others can read the key, and that is known");
+        assert_eq!(exposed_with(0o600), None);
+    }
     file.save(&path).unwrap();
     let saved: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
     assert_eq!(saved["configTypes"][0], "x");

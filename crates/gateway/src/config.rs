@@ -143,6 +143,12 @@ pub enum Tls {
     },
 }
 
+/// Most header fields that [`Limits::max_headers`] lets a request have, whatever it says: each request makes room for as
+/// many before it is read.
+pub const MAX_HEADERS: usize = 10_000;
+/// Largest head that [`Limits::max_header_bytes`] lets a request have, whatever it says.
+pub const MAX_HEADER_BYTES: usize = 16 << 20;
+
 /// Bounds. The defaults are meant to be right for an edge on the open internet.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -152,9 +158,9 @@ pub struct Limits {
     pub max_connections_per_source: usize,
     /// Sessions at once.
     pub max_sessions: usize,
-    /// Bytes of a request's head (request line and header fields).
+    /// Bytes of a request's head (request line and header fields); at most [`MAX_HEADER_BYTES`].
     pub max_header_bytes: usize,
-    /// Header fields of a request.
+    /// Header fields of a request; at most [`MAX_HEADERS`].
     pub max_headers: usize,
     /// A request's head must be complete this long after its first byte; so must a TLS handshake.
     pub header_timeout: Duration,

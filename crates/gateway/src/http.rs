@@ -166,10 +166,15 @@ async fn serve_http1<IO>(
     let service = service_fn(|request| {
         asked.notify_one();
         let (connection, plane) = (Arc::clone(&connection), Arc::clone(&serving.plane));
+        let (handle, draining) = (handle.clone(), serving.draining.clone());
         // On the heap while there is a request, so that a connection without one does not hold its room.
         Box::pin(async move {
+            let number = handle.request();
             let mut response = carry(request, &connection, &plane).await;
-            close_behind_open_body(&mut response, &connection);
+            // A connection that is to end may have waited for this request, and its client is told.
+            if handle.is_body_open(number) || draining.is_cancelled() {
+                close_behind(&mut response);
+            }
             Ok::<_, Infallible>(response)
         })
     });
@@ -187,16 +192,15 @@ fn library(limits: &guard::Limits) -> http1::Builder {
         .timer(TokioTimer::new())
         // The guard keeps its own, stricter ones.
         .header_read_timeout(None)
-        .max_headers(limits.max_headers + 1)
-        .max_buf_size(limits.max_header_bytes.max(8192) * 2);
+        .max_headers(limits.max_headers.saturating_add(1))
+        .max_buf_size(limits.max_header_bytes.max(8192).saturating_mul(2));
     builder
 }
 
-/// Says that the connection ends with a response that did not wait for the request's body, because what is left of
-/// the body stands between it and the next request (RFC 9112 §9.3).
-fn close_behind_open_body(response: &mut Response<ResponseBody>, connection: &Connection) {
-    let is_open = connection.guard.as_ref().is_some_and(guard::GuardHandle::is_body_open);
-    if is_open && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+/// Says that the connection ends with this response: because it is to, or because the response did not wait for the
+/// request's body, and what is left of the body stands between it and the next request (RFC 9112 §9.3).
+fn close_behind(response: &mut Response<ResponseBody>) {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
 }

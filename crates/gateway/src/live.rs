@@ -10,7 +10,7 @@ use adit_proto::reason::Reason;
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::{Semaphore, watch};
 
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, MAX_HEADER_BYTES, MAX_HEADERS};
 use crate::http::guard;
 use crate::refusal;
 use crate::sources::{Share, Sources};
@@ -142,8 +142,8 @@ fn bounded(slots: usize) -> usize {
 fn guard_settings(limits: &Limits) -> guard::Settings {
     guard::Settings {
         limits: guard::Limits {
-            max_headers: limits.max_headers,
-            max_header_bytes: limits.max_header_bytes,
+            max_headers: limits.max_headers.min(MAX_HEADERS),
+            max_header_bytes: limits.max_header_bytes.min(MAX_HEADER_BYTES),
             ..guard::Limits::default()
         },
         header_timeout: limits.header_timeout,
@@ -156,6 +156,13 @@ fn guard_settings(limits: &Limits) -> guard::Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bounds_beyond_all_reason_are_cut_to_what_a_gateway_can_bear() {
+        let limits = Limits { max_headers: usize::MAX, max_header_bytes: usize::MAX, ..Limits::default() };
+        let guard::Limits { max_headers, max_header_bytes, .. } = guard_settings(&limits).limits;
+        assert_eq!((max_headers, max_header_bytes), (10_000, 16 << 20));
+    }
 
     async fn settles(live: &Live, free: usize) {
         let settled = async {

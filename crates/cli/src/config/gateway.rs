@@ -15,8 +15,8 @@ use ipnet::IpNet;
 use super::reader::{Fields, Key, Presence, Reader, Row, Section};
 use super::tree::Node;
 use super::values::{
-    ADDRESS, COUNT, COUNT_OR_ZERO, DIRECTORY, DURATION, DURATION_OR_ZERO, FILE, HOST, IP, LOG_TARGET,
-    LogSettings, LogTarget, NAME, NETWORK, PORTS, PROXY_VERSION, SECRET, SIZE, SMALL_COUNT, SWITCH,
+    ADDRESS, COUNT, COUNT_OR_ZERO, DIRECTORY, DURATION, DURATION_OR_ZERO, FIELD_COUNT, FILE, HEAD_SIZE, HOST,
+    IP, LOG_TARGET, LogSettings, LogTarget, NAME, NETWORK, PORTS, PROXY_VERSION, SECRET, SMALL_COUNT, SWITCH,
     SecretValue, TEXT,
 };
 use super::{Loaded, env, shared, state};
@@ -306,8 +306,8 @@ limits! {
     max_connections_per_source: usize = COUNT, "16384",
         "Of these, from one address (of IPv6, one /64) that is no trusted proxy; more are reset.";
     max_sessions: usize = COUNT, "20000", "Sessions of agents at once.";
-    max_header_bytes: usize = SIZE, "64KiB", "Size of a request's head.";
-    max_headers: usize = COUNT, "100", "Header fields of a request.";
+    max_header_bytes: usize = HEAD_SIZE, "64KiB", "Size of a request's head; at most 16MiB.";
+    max_headers: usize = FIELD_COUNT, "100", "Header fields of a request; at most 10000.";
     header_timeout: Duration = DURATION, "10s", "Until a request's head, or a TLS handshake, must be complete.";
     idle_timeout: Duration = DURATION, "75s", "How long a connection may stay open without a request on it.";
     stall_timeout: Duration = DURATION, "2m",

@@ -119,9 +119,9 @@ drain_timeout: 0s
             "gateway.yaml:17:20: access.trusted_proxies is text, not a list; put `- ` in front of each item",
             "gateway.yaml:19:17: limits.idle_timeout: `75` is not a duration; write the unit as well: 75s",
             "gateway.yaml:20:21: limits.max_header_bytes: `64K` is not a size; write a size such as 64KiB, 1MiB or a \
-             number of bytes, at least 1KiB",
+             number of bytes, from 1KiB to 16MiB",
             "gateway.yaml:21:17: limits.max_sessions: `0` is not a number of at least 1; write a whole number from 1 on",
-            "gateway.yaml:22:14: limits.max_headers has no value; write a whole number from 1 on",
+            "gateway.yaml:22:14: limits.max_headers has no value; write a whole number from 1 to 10000",
             "gateway.yaml:23:14: request_log: `stdot` is not a place for a log; write off, stdout, stderr or the path \
              of a file",
             "gateway.yaml:24:14: log.level: `loud` is not one of the choices; write off, error, warn, info, debug or \
@@ -130,6 +130,38 @@ drain_timeout: 0s
             "error: gateway.yaml has 18 problems",
         ]
     );
+}
+
+#[test]
+fn bounds_that_would_let_one_request_take_all_memory_are_refused() {
+    let text = |limits: &str| format!("tokens: [{{name: a, token: file:token}}]\nlimits: {{{limits}}}\n");
+    for (key, good, bad, told) in [
+        ("max_headers", "10000", "10001", "`10001` is more than 10000; write a whole number from 1 to 10000"),
+        (
+            "max_headers",
+            "1",
+            "18446744073709551615",
+            "`18446744073709551615` is more than 10000; write a whole number from 1 to 10000",
+        ),
+        (
+            "max_header_bytes",
+            "16MiB",
+            "18446744073709551615",
+            "`18446744073709551615` is more than 16MiB; write a size such as 64KiB, 1MiB or a number of bytes, from \
+             1KiB to 16MiB",
+        ),
+        (
+            "idle_timeout",
+            "3650d",
+            "3651d",
+            "`3651d` is more than 3650d; write a duration such as 500ms, 10s or 2m",
+        ),
+    ] {
+        let problems = gateway_problems(&text(&format!("{key}: {bad}")));
+        assert!(problems[0].ends_with(&format!("limits.{key}: {told}")), "{problems:?}");
+        let directory = directory();
+        parse("gateway.yaml", directory.path(), &text(&format!("{key}: {good}")), gateway::read).unwrap();
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adit_agent::config::{GatewayUrl, Transport, Upstream};
+use adit_gateway::config::{MAX_HEADER_BYTES, MAX_HEADERS};
 use adit_proto::name::Name;
 use adit_proto::names::{Destination, HostPattern};
 use adit_proto::proxy_header::Version;
@@ -110,14 +111,18 @@ pub(crate) const DURATION_OR_ZERO: Kind<Duration> = Kind {
     name: "duration",
     form: "a duration such as 500ms, 10s or 2m, or 0s",
     parse: |_, text| {
-        duration::parse(text).map_err(|_wrong| {
+        let read = duration::parse(text).map_err(|_wrong| {
             let plain = text.parse::<u64>().is_ok();
             let hint = plain.then(|| format!("write the unit as well: {text}s"));
             Bad { what: format!("`{text}` is not a duration"), hint }
-        })
+        })?;
+        if read > LONGEST { Err(Bad::because(format!("`{text}` is more than 3650d"))) } else { Ok(read) }
     },
     show: duration::show,
 };
+
+/// Ten years: what is meant to be for ever, and can still be added to any moment.
+const LONGEST: Duration = Duration::from_secs(3650 * 86_400);
 
 /// A number of things, at least one.
 pub(crate) const COUNT: Kind<usize> = Kind {
@@ -132,7 +137,23 @@ pub(crate) const COUNT: Kind<usize> = Kind {
     show: ToString::to_string,
 };
 
-/// A number of things that may be none, in 32 bits.
+/// Header fields of a request: a library makes room for so many before it reads the first.
+pub(crate) const FIELD_COUNT: Kind<usize> = Kind {
+    name: "number",
+    form: "a whole number from 1 to 10000",
+    parse: |context, text| {
+        (COUNT.parse)(context, text).and_then(|count| {
+            if count > MAX_HEADERS {
+                Err(Bad::because(format!("`{text}` is more than {MAX_HEADERS}")))
+            } else {
+                Ok(count)
+            }
+        })
+    },
+    show: ToString::to_string,
+};
+
+/// A number of things, at least one, in 32 bits.
 pub(crate) const SMALL_COUNT: Kind<u32> = Kind {
     name: "number",
     form: "a whole number from 1 on",
@@ -155,13 +176,19 @@ pub(crate) const COUNT_OR_ZERO: Kind<usize> = Kind {
     show: ToString::to_string,
 };
 
-/// A number of bytes, at least 1 KiB.
-pub(crate) const SIZE: Kind<usize> = Kind {
+/// Bytes of a request's head, which one client after the other may make a gateway hold: at least 1 KiB, at most 16 MiB.
+pub(crate) const HEAD_SIZE: Kind<usize> = Kind {
     name: "size",
-    form: "a size such as 64KiB, 1MiB or a number of bytes, at least 1KiB",
+    form: "a size such as 64KiB, 1MiB or a number of bytes, from 1KiB to 16MiB",
     parse: |_, text| {
         size(text).ok_or_else(|| Bad::because(format!("`{text}` is not a size"))).and_then(|bytes| {
-            if bytes < 1024 { Err(Bad::because(format!("`{text}` is less than 1KiB"))) } else { Ok(bytes) }
+            if bytes < 1024 {
+                Err(Bad::because(format!("`{text}` is less than 1KiB")))
+            } else if bytes > MAX_HEADER_BYTES {
+                Err(Bad::because(format!("`{text}` is more than {}MiB", MAX_HEADER_BYTES >> 20)))
+            } else {
+                Ok(bytes)
+            }
         })
     },
     show: |&bytes| match bytes {

@@ -253,6 +253,15 @@ impl<IO> Guard<IO> {
         Ok(())
     }
 
+    /// Whether there is something of a request that was not handed out, or the answer to its refusal.
+    fn has_begun(&self) -> bool {
+        match self.end {
+            None => self.scanner.place() == Place::Head && self.held.len() > self.approved,
+            Some(End::Head(_) | End::Answered(_)) => true,
+            Some(End::Client | End::Idle | End::Body(_)) => false,
+        }
+    }
+
     fn refuse_head(&mut self, refusal: Refusal) {
         self.scanner.refuse(refusal);
         self.end = Some(End::Head(refusal));
@@ -285,7 +294,8 @@ impl<IO> Guard<IO> {
                 }
             }
         }
-        self.shared.set_body_open(self.scanner.place() == Place::Body);
+        let open_body = if self.scanner.place() == Place::Body { self.released } else { 0 };
+        self.shared.set_open_body(open_body);
         approved
     }
 
@@ -586,7 +596,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guard<IO> {
                 return Poll::Ready(Err(error));
             }
         }
-        this.poll_guarded_read(cx, buf)
+        let read = this.poll_guarded_read(cx, buf);
+        this.shared.set_begun(this.has_begun());
+        read
     }
 }
 

@@ -29,8 +29,10 @@ pub(super) struct Shared {
     upgraded: AtomicU64,
     /// A response ended before it was complete.
     cut: AtomicBool,
-    /// The rest of a request's body is still to come from the client.
-    body_open: AtomicBool,
+    /// The number of the request whose body is still to come from the client; 0 when there is none.
+    open_body: AtomicU64,
+    /// The client has begun a request that the library has not seen anything of.
+    has_begun: AtomicBool,
     /// How often the connection has come to rest.
     rests: AtomicU64,
     /// The connection waits for `done` to grow.
@@ -52,8 +54,13 @@ impl Shared {
         self.cut.load(Ordering::SeqCst)
     }
 
-    pub(super) fn set_body_open(&self, is_open: bool) {
-        self.body_open.store(is_open, Ordering::SeqCst);
+    /// Tells of which request the body is still to come, counted from 1; 0: of none.
+    pub(super) fn set_open_body(&self, request: u64) {
+        self.open_body.store(request, Ordering::SeqCst);
+    }
+
+    pub(super) fn set_begun(&self, has_begun: bool) {
+        self.has_begun.store(has_begun, Ordering::Relaxed);
     }
 
     /// Whether this request was answered with 101.
@@ -148,9 +155,21 @@ impl GuardHandle {
         self.shared.rests.load(Ordering::Relaxed)
     }
 
-    /// Whether the client has not sent the whole body of the request that came last.
-    pub(crate) fn is_body_open(&self) -> bool {
-        self.shared.body_open.load(Ordering::SeqCst)
+    /// Whether the client has begun a request of which the library knows nothing yet, or its refusal is on its way. To
+    /// the library such a connection is idle.
+    pub(super) fn has_begun(&self) -> bool {
+        self.shared.has_begun.load(Ordering::Relaxed)
+    }
+
+    /// The number of the request that the service is called with, counted from 1. To be asked when it is called.
+    pub(crate) fn request(&self) -> u64 {
+        self.shared.done() + 1
+    }
+
+    /// Whether the client has not sent the whole body of this request. What stands behind a request may have been read
+    /// before its turn and makes no difference to it.
+    pub(crate) fn is_body_open(&self, request: u64) -> bool {
+        self.shared.open_body.load(Ordering::SeqCst) == request
     }
 
     /// The current request is answered with 101: everything the client sends behind it goes through unread.

@@ -48,11 +48,15 @@ where
         let mut served = Box::new(library.serve_connection(TokioIo::new(guard), &service).with_upgrades());
         if !is_leaving {
             tokio::select! {
+                biased;
                 ended = until_rest(&mut served, handle) => if let Some(result) = ended { return result },
                 () = leaving.as_mut() => is_leaving = true,
             }
         }
         if is_leaving {
+            if let Some(result) = until_known(&mut served, handle).await {
+                return result;
+            }
             Pin::new(&mut *served).graceful_shutdown();
             return served.await;
         }
@@ -61,6 +65,7 @@ where
             None => return Ok(()),
         }
         tokio::select! {
+            biased;
             () = guard.stirs() => {}
             // A library knows how to take leave.
             () = leaving.as_mut() => is_leaving = true,
@@ -85,6 +90,18 @@ where
     let mut guard = io.into_inner();
     guard.take_over(&read_buf);
     Some(guard)
+}
+
+/// Polls a library until the connection ends, or there is nothing that the client has begun and the library does not
+/// know of: then there is no result. Told to leave before that, it would take the connection for an idle one and close
+/// it without an answer. The guard sees to it that what has begun is soon complete, or refused.
+async fn until_known<F: Future + Unpin>(served: &mut F, handle: &GuardHandle) -> Option<F::Output> {
+    poll_fn(|cx| match Pin::new(&mut *served).poll(cx) {
+        Poll::Ready(result) => Poll::Ready(Some(result)),
+        Poll::Pending if handle.has_begun() => Poll::Pending,
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 /// Polls a library until the connection ends, or comes to rest: then there is no result.

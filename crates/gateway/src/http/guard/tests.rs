@@ -600,10 +600,66 @@ async fn it_is_known_whether_a_body_is_still_to_come() {
     let mut buf = [0; 64];
     client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n").await.unwrap();
     assert!(guard.read(&mut buf).await.unwrap() > 0);
-    assert!(handle.is_body_open());
+    assert_eq!(handle.request(), 1);
+    assert!(handle.is_body_open(1));
     client.write_all(b"hi").await.unwrap();
     assert_eq!(guard.read(&mut buf).await.unwrap(), 2);
-    assert!(!handle.is_body_open());
+    assert!(!handle.is_body_open(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_body_of_a_request_behind_is_not_that_of_the_one_being_answered() {
+    let (mut client, mut guard, handle) = bare(1024);
+    let mut buf = [0; 256];
+    let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n12345";
+    client.write_all([GET, post].concat().as_bytes()).await.unwrap();
+    assert_eq!(guard.read(&mut buf).await.unwrap(), GET.len() + post.len());
+    let first = handle.request();
+    assert!(!handle.is_body_open(first));
+    handle.request_done();
+    assert!(handle.is_body_open(handle.request()));
+    assert!(!handle.is_body_open(first));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_has_begun_is_answered_before_the_connection_leaves() {
+    for (before, pause) in [(0, 0), (1, 0), (2, 0), (1, 1)] {
+        let mut world = world();
+        for _ in 0..before {
+            world.send(GET).await;
+            world.until("\r\n\r\nok").await;
+        }
+        sleep(Duration::from_secs(pause)).await;
+        world.send("GET /o").await;
+        sleep(Duration::from_secs(1)).await;
+        world.leave.notify_one();
+        sleep(Duration::from_secs(1)).await;
+        world.send(&GET["GET /o".len()..]).await;
+        let answer = world.rest().await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{before} {pause}: {answer:?}");
+        assert!(answer.ends_with("\r\n\r\nok"), "{before} {pause}: {answer:?}");
+        world.ended().await.expect("a proper end");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_not_gone_on_with_does_not_keep_a_connection_that_is_to_leave() {
+    let mut world = world();
+    world.send(GET).await;
+    world.until("\r\n\r\nok").await;
+    world.send("GET /o").await;
+    let start = Instant::now();
+    sleep(Duration::from_secs(1)).await;
+    world.leave.notify_one();
+    assert!(world.rest().await.starts_with("HTTP/1.1 408 "));
+    assert_eq!(start.elapsed().as_secs(), HEADER_TIMEOUT.as_secs());
+
+    let mut gone = self::world();
+    gone.send("GET /o").await;
+    sleep(Duration::from_secs(1)).await;
+    gone.leave.notify_one();
+    gone.client.shutdown().await.expect("it is open");
+    assert_eq!(gone.rest().await, "");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! The admin interface over the wire: what each endpoint does, who may ask, and that every no has one form.
 
 use adit_testkit::certificate::credulous;
+use adit_testkit::ports::free;
 use adit_testkit::tcp::Tcp;
 use adit_testkit::world::local_token;
 use adit_testkit::{AgentPlan, Reply, Wire, World, within};
@@ -109,6 +110,45 @@ async fn a_resource_is_created_shown_replaced_and_deleted() {
     assert_eq!(ask(&world, "DELETE /v1/identities/bob", Value::Null).await, (204, Value::Null));
     let (status, body) = ask(&world, "DELETE /v1/identities/bob", Value::Null).await;
     assert_eq!((status, code(&body)), (404, "not_found"));
+    world.finish().await;
+}
+
+fn remarks(of: &Value) -> Vec<&str> {
+    of["remarks"].as_array().into_iter().flatten().map(|it| it.as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_route_from_a_port_that_nothing_listens_on_says_so_and_explain_does() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (in_use, free) = (taken.local_addr().unwrap().port(), free());
+    let mut world = world().await;
+    ask(&world, "POST /v1/services", json!({ "name": "db" })).await;
+    let route = |name: &str, port: u16| json!({ "name": name, "ports": [port], "service": "db" });
+
+    let (status, fine) = ask(&world, "POST /v1/routes", route("fine", free)).await;
+    assert_eq!((status, remarks(&fine).len()), (201, 0), "{fine}");
+    let (status, item) = ask(&world, "POST /v1/routes", route("used", in_use)).await;
+    assert_eq!(status, 201);
+    assert!(remarks(&item)[0].contains("another process on the gateway's machine uses it"), "{item}");
+    let explained = async |world: &World, port: u16| {
+        let line = format!("GET /v1/explain?verb=Dial&identity=public&to=gateway:{port}");
+        ask(world, &line, Value::Null).await.1.to_string()
+    };
+    assert!(explained(&world, in_use).await.contains("nothing listens there"));
+    assert!(!explained(&world, free).await.contains("nothing listens there"));
+    let control = explained(&world, world.control().port()).await;
+    assert!(control.contains("it is the control port") && !control.contains("create route"), "{control}");
+
+    world.reload(|config| config.tcp = None).unwrap();
+    let (_, item) = ask(&world, "GET /v1/routes/fine", Value::Null).await;
+    assert!(remarks(&item)[0].contains("add `tcp:` to gateway.yaml"), "{item}");
+    let planned = json!({ "kind": "route", "name": "later", "ports": [25_432], "service": "db" });
+    let batch = json!({ "resources": [planned], "dry_run": true });
+    let (status, planned) = ask(&world, "POST /v1/apply", batch).await;
+    assert_eq!(status, 200);
+    assert!(remarks(&planned)[0].starts_with("route later: port 25432 is not served: "), "{planned}");
+    let (status, back) = ask(&world, "PUT /v1/routes/fine", item).await;
+    assert_eq!((status, remarks(&back).len()), (200, 1), "what was read can be written back: {back}");
     world.finish().await;
 }
 

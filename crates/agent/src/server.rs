@@ -321,7 +321,11 @@ async fn reload(method: &Method, peer: SocketAddr, reloads: &Reloads) -> Respons
         return response;
     }
     match reloads.ask().await {
-        Answer::Taken => text(StatusCode::OK, "reloaded\n".to_owned()),
+        Answer::Taken(waiting) if waiting.is_empty() => text(StatusCode::OK, "reloaded\n".to_owned()),
+        Answer::Taken(waiting) => {
+            let keys = waiting.join(", ");
+            text(StatusCode::OK, format!("reloaded; these take effect only after a restart: {keys}\n"))
+        }
         Answer::Refused(what) => text(StatusCode::UNPROCESSABLE_ENTITY, format!("not reloaded: {what}\n")),
         Answer::NoFile => {
             let what = "there is no file to read again: this agent was started from flags\n";

@@ -15,7 +15,8 @@ use crate::output::printable;
 /// How many items are asked for at a time.
 const PAGE: usize = 500;
 /// What an item has beside the resource itself.
-pub(crate) const READ_ONLY: [&str; 12] = [
+pub(crate) const READ_ONLY: [&str; 13] = [
+    "remarks",
     "id",
     "revision",
     "created_at",
@@ -78,6 +79,9 @@ pub(crate) struct Applied {
     /// The revision that holds it all.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub(crate) revision: Value,
+    /// What of it comes to nothing at this gateway.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) remarks: Vec<String>,
 }
 
 /// What happens to one resource.

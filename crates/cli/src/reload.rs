@@ -133,8 +133,8 @@ impl ConfigFile {
                 tracing::info!(%file, why = label, hash, "the configuration was read again and is in force");
                 self.watch.replace(files);
                 (self.settings, self.hash) = (in_force(&self.settings, settings, &waiting), hash);
-                self.waiting = waiting;
-                Answer::Taken
+                self.waiting.clone_from(&waiting);
+                Answer::Taken(waiting)
             }
             Err(error) => {
                 let error: CliError = error;

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use adit_control::changes::{Action, Batch, Outcome, Stored};
-use adit_control::model::{Kind, Model};
+use adit_control::model::{Kind, Model, Resource};
 use adit_control::{Actor, Changes, Snapshots, Who};
 use adit_tunnel::scope::Scope;
 use axum::body::Body;
@@ -27,6 +27,7 @@ use crate::enrolling::Enrolling;
 use crate::live::Live;
 use crate::observe::Observe;
 use crate::sessions::Sessions;
+use crate::tcp::ports::Ports;
 use answer::Presence;
 use apart::Apart;
 pub(crate) use problem::{Problem, Unaccepted};
@@ -55,6 +56,8 @@ pub use document::openapi;
 pub(crate) struct About {
     pub(crate) sha: &'static str,
     pub(crate) live: Arc<Live>,
+    /// The port that agents and operators connect to.
+    pub(crate) control_port: u16,
     /// `directory` or `memory`.
     pub(crate) state: &'static str,
     pub(crate) trust_domain: Option<String>,
@@ -67,6 +70,7 @@ pub(crate) struct Api {
     pub(crate) changes: Arc<Changes>,
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) sessions: Arc<Sessions>,
+    pub(crate) ports: Ports,
     pub(crate) observe: Observe,
     pub(crate) enrolling: Arc<Enrolling>,
     pub(crate) about: Arc<About>,
@@ -80,6 +84,7 @@ pub(crate) struct Parted {
     pub(crate) changes: Arc<Changes>,
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) sessions: Arc<Sessions>,
+    pub(crate) ports: Ports,
     pub(crate) observe: Observe,
     pub(crate) enrolling: Arc<Enrolling>,
     pub(crate) about: About,
@@ -131,12 +136,13 @@ impl<S: Sync> FromRequestParts<S> for Asker {
 
 impl Admin {
     pub(crate) fn new(parted: Parted) -> Self {
-        let Parted { changes, snapshots, sessions, observe, enrolling, about, draining } = parted;
+        let Parted { changes, snapshots, sessions, ports, observe, enrolling, about, draining } = parted;
         let owner = Arc::clone(&changes);
         let api = Api {
             changes,
             snapshots: Arc::clone(&snapshots),
             sessions,
+            ports,
             observe: observe.clone(),
             enrolling,
             about: Arc::new(about),
@@ -276,6 +282,10 @@ impl Api {
                 {
                     self.counted(changed.kind, changed.action, 1);
                 }
+                if outcome.changes.iter().any(|changed| changed.kind == Kind::Route) {
+                    // So that the answer can tell of ports that cannot be had.
+                    self.ports.follow(&self.snapshots.current());
+                }
                 Ok(outcome)
             }
             Err(error) => {
@@ -293,10 +303,20 @@ impl Api {
         self.observe.changed("credential", action, 1);
     }
 
-    fn presence<'a>(&self, model: &'a Model) -> Presence<'a> {
+    fn presence<'a>(&'a self, model: &'a Model) -> Presence<'a> {
         let online: HashSet<String> =
             self.sessions.list().iter().map(|agent| agent.identity().to_ascii_lowercase()).collect();
-        Presence { model, online }
+        Presence { model, online, remarks: Box::new(|resource| self.remarks(resource)) }
+    }
+
+    /// What of a resource comes to nothing here, for people.
+    fn remarks(&self, resource: &Resource) -> Vec<String> {
+        let Resource::Route(route) = resource else { return Vec::new() };
+        let hosts = (!route.hosts.is_empty() && !self.about.live.has_http())
+            .then(|| "no host of it is served: this gateway has no HTTP listener".to_owned());
+        let unserved =
+            |port: &u16| Some(format!("port {port} is not served: {}", self.ports.unserved(*port)?));
+        hosts.into_iter().chain(route.ports.iter().filter_map(unserved)).collect()
     }
 
     /// One resource as it is answered alone; in lists what [`shown`] adds is left out.

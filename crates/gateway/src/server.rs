@@ -166,10 +166,12 @@ impl Gateway {
             changes: Arc::clone(&changes),
             snapshots: Arc::clone(&snapshots),
             sessions: Arc::clone(&sessions),
+            ports: ports.clone(),
             observe: observe.clone(),
             about: About {
                 sha: revision,
                 live: Arc::clone(&live),
+                control_port: control_addr.port(),
                 state: if config.state.directory.is_some() { "directory" } else { "memory" },
                 trust_domain: Some(enrolling.authority().trust_domain().to_owned()),
                 hostname: hostname.clone(),

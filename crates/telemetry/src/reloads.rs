@@ -23,8 +23,8 @@ pub struct Reloads(Arc<Mutex<State>>);
 /// What became of a reload that somebody asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// The file was read and is in force.
-    Taken,
+    /// The file was read and is in force, except for these keys, which take effect only after a restart.
+    Taken(Vec<String>),
     /// The file was refused, with what is wrong, for people. The one before stays in force.
     Refused(String),
     /// There is no file: the process was started from flags alone.
@@ -147,12 +147,12 @@ mod tests {
         assert_eq!(reloads.ask().await, Answer::NoFile);
         let mut requests = reloads.requests();
         let role = async {
-            requests.recv().await.unwrap().answer(Answer::Taken);
+            requests.recv().await.unwrap().answer(Answer::Taken(vec!["key".to_owned()]));
             drop(requests.recv().await);
             drop(requests);
         };
         let asking = async {
-            assert_eq!(reloads.ask().await, Answer::Taken);
+            assert_eq!(reloads.ask().await, Answer::Taken(vec!["key".to_owned()]));
             assert!(matches!(reloads.ask().await, Answer::Refused(_)));
             assert!(matches!(reloads.ask().await, Answer::Refused(_)));
         };

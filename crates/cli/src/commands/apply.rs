@@ -168,6 +168,9 @@ fn show(applied: &Applied, form: FormArgs, dry_run: bool) {
     if form.quiet && form.form() == Form::Text {
         return;
     }
+    for remark in &applied.remarks {
+        output::warning(printable(remark));
+    }
     let value = serde_json::to_value(applied).unwrap_or_default();
     output::value(form.form(), &value, || text(applied, dry_run));
 }
@@ -317,7 +320,7 @@ mod tests {
 "
         );
         assert!(text(&applied, false).ends_with("1 created, 1 changed, 1 deleted, 1 as they should be\n"));
-        let nothing = Applied { changes: Vec::new(), revision: Value::Null };
+        let nothing = Applied { changes: Vec::new(), revision: Value::Null, remarks: Vec::new() };
         assert_eq!(text(&nothing, true), "nothing to do\n");
     }
 

@@ -138,13 +138,15 @@ async fn a_file_that_is_wrong_or_cannot_be_taken_leaves_the_one_before_in_force(
             given = Some(config);
             if takes { Ok(()) } else { Err(CliError::failure("cannot be taken")) }
         };
+        let live: &[&str] = if text == "two" { &[] } else { &["all"] };
         let asking = health.ask();
         let reloading = async {
             let Why::Asked(request) = file.next().await else { panic!("nothing else is news") };
-            file.reload(Why::Asked(request), read, &["all"], take, &health).await;
+            file.reload(Why::Asked(request), read, live, take, &health).await;
         };
         let (answer, ()) = tokio::join!(asking, reloading);
-        assert_eq!((answer == Answer::Taken, &*file.hash), (is_taken, in_force), "{text}");
+        let waiting = if text == "two" { vec!["all".to_owned()] } else { Vec::new() };
+        assert_eq!((answer == Answer::Taken(waiting), &*file.hash), (is_taken, in_force), "{text}");
         assert_eq!(given.is_some(), text != "wrong");
     }
 }

@@ -120,17 +120,22 @@ fn start(who: &str, credential: &str, service: &Name) -> Fix {
     }
 }
 
-/// A route from here to a service.
-pub(super) fn route(snapshot: &Snapshot, place: &Place, service: Option<&Name>) -> Fix {
+/// A route from here to a service; `None` where none can lead from.
+pub(super) fn route(snapshot: &Snapshot, place: &Place, service: Option<&Name>) -> Option<Fix> {
     // A listener of the gateway's own tells hosts apart, and so does whatever stands in front of it.
-    let by_host = place.http_ports.contains(&place.port) || matches!(place.port, 80 | 443);
-    let host = place.host.parse().ok().filter(|_| by_host);
-    let claim = host.map_or(ServiceName::Tcp(place.port), |host| ServiceName::Host(HostPattern::Exact(host)));
+    let is_own = place.http_ports.contains(&place.port);
+    let by_host = is_own || matches!(place.port, 80 | 443);
+    let host = place.host.parse().ok().filter(|_| by_host && !place.is_control());
+    let claim = match host {
+        Some(host) => ServiceName::Host(HostPattern::Exact(host)),
+        None if is_own || place.is_control() => return None,
+        None => ServiceName::Tcp(place.port),
+    };
     let service = service.map_or("SERVICE", Name::as_str);
-    Fix {
+    Some(Fix {
         what: format!("have a route lead clients from there to service {service}"),
         command: route_command(&free_service(snapshot, &claim), &claim, service),
-    }
+    })
 }
 
 fn route_command(name: &str, claim: &ServiceName, service: &str) -> String {

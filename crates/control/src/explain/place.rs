@@ -24,13 +24,17 @@ pub struct Place {
     pub door: Option<Door>,
     /// The ports of the gateway's own HTTP listeners.
     pub http_ports: Vec<u16>,
+    /// The port that agents and operators connect to.
+    pub control_port: Option<u16>,
+    /// Why the port of its own, which a route leads from, is not served.
+    pub unserved: Option<String>,
 }
 
 impl Place {
     /// A place as clients dial it, about which no listener has been asked.
     #[must_use]
     pub const fn new(host: String, port: u16) -> Self {
-        Self { host, port, door: None, http_ports: Vec::new() }
+        Self { host, port, door: None, http_ports: Vec::new(), control_port: None, unserved: None }
     }
 
     /// The service of the route that leads from here.
@@ -53,8 +57,16 @@ impl Place {
         }
     }
 
-    /// What there is to know about the listener behind a host; a port of its own needs none.
+    /// Whether this is where agents and operators connect, and no client of a service.
+    pub(super) fn is_control(&self) -> bool {
+        self.control_port == Some(self.port)
+    }
+
+    /// What there is to know about the listener behind a host or a port.
     fn listener_note(&self) -> Option<String> {
+        if let Some(why) = &self.unserved {
+            return Some(format!("nothing listens there: {why}"));
+        }
         let by_host =
             matches!(&self.door, Some(Door::Route(by, _) | Door::Offer(by)) if by.tcp_port().is_none());
         if !by_host || self.http_ports.contains(&self.port) {
@@ -241,7 +253,9 @@ fn offering(snapshot: &Snapshot, question: &Question, place: &Place) -> Explanat
 /// Neither a config, nor a route, nor an agent has it.
 fn nothing(snapshot: &Snapshot, question: &Question, place: &Place) -> Explanation {
     let is_public = question.identity == *PUBLIC;
-    let verdict = if is_public {
+    let verdict = if place.is_control() {
+        format!("no service answers at {place}: it is the control port, where agents and operators connect")
+    } else if is_public {
         format!("nothing answers at {place}: no route claims it, and no agent offers it")
     } else {
         format!(
@@ -264,6 +278,6 @@ fn nothing(snapshot: &Snapshot, question: &Question, place: &Place) -> Explanati
     if !similar.is_empty() {
         notes.push(format!("routes lead from {}", similar.join(", ")));
     }
-    let fixes = vec![fix::route(snapshot, place, intercepting.first())];
+    let fixes = fix::route(snapshot, place, intercepting.first()).into_iter().collect();
     Explanation { notes, fixes, ..Explanation::of(question, verdict) }
 }

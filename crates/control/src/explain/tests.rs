@@ -126,7 +126,8 @@ fn at(
     door: Option<Door>,
     on: &[EndpointView],
 ) -> Explanation {
-    let place = Place { door, http_ports: vec![8080], ..Place::new(host.to_owned(), port) };
+    let place =
+        Place { door, http_ports: vec![8080], control_port: Some(8123), ..Place::new(host.to_owned(), port) };
     let question = Question { verb, identity: identity.parse().unwrap(), service: None, to: Some(place) };
     explain(&routed(), &question, on)
 }
@@ -193,6 +194,27 @@ fn where_nothing_answers_the_route_that_would_is_told() {
     );
     let text = at(Verb::Dial, "public", ("gateway", 2222), None, &[]).to_string();
     assert!(text.contains(r#"adit edge create route "tcp-2222" --ports 2222 --service "SERVICE""#), "{text}");
+}
+
+#[test]
+fn no_route_is_advised_from_the_gateways_own_ports() {
+    let text = at(Verb::Dial, "public", ("a.example", 8123), None, &[]).to_string();
+    assert!(text.contains("it is the control port") && !text.contains("create route"), "{text}");
+    let text = at(Verb::Dial, "public", ("*", 8080), None, &[]).to_string();
+    assert!(!text.contains("create route"), "{text}");
+}
+
+#[test]
+fn a_port_of_a_route_that_nothing_listens_on_is_told() {
+    let place = Place {
+        door: Some(Door::Route(ServiceName::Tcp(5432), "web".parse().unwrap())),
+        unserved: Some("this gateway takes no TCP services".to_owned()),
+        ..Place::new("gateway".to_owned(), 5432)
+    };
+    let question =
+        Question { verb: Verb::Dial, identity: "public".parse().unwrap(), service: None, to: Some(place) };
+    let text = explain(&routed(), &question, &[]).to_string();
+    assert!(text.contains("nothing listens there: this gateway takes no TCP services"), "{text}");
 }
 
 #[test]

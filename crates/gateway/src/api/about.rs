@@ -82,11 +82,15 @@ pub(super) async fn openapi() -> Response<Body> {
 pub(super) struct Reloaded {
     /// True: it is in force.
     reloaded: bool,
+    /// Keys of it that have changed and take effect only after a restart.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    after_restart: Vec<String>,
 }
 
 pub(super) async fn reload(State(api): State<Api>) -> Result<Response<Body>, Problem> {
     match api.observe.config().ask().await {
-        Answer::Taken => Ok(json(StatusCode::OK, &Reloaded { reloaded: true })),
+        Answer::Taken(after_restart) => Ok(json(StatusCode::OK, &Reloaded { reloaded: true, after_restart })),
         Answer::Refused(why) => {
             let next = "correct the file; the one before stays in force";
             Err(Problem::client("bad_configuration", 422, why, next))

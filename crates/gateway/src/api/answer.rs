@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use adit_control::changes::Stored;
-use adit_control::model::{Credential, Kind, Model, TokenSecret, rfc3339};
+use adit_control::model::{Credential, Kind, Model, Resource, TokenSecret, rfc3339};
 use adit_proto::name::Name;
 use axum::body::Body;
 use axum::response::Response;
@@ -43,9 +43,11 @@ pub(super) fn empty(status: StatusCode) -> Response<Body> {
     response
 }
 
-/// What an identity's item says beside its fields.
+/// What items say beside the fields of their resources.
 pub(super) struct Presence<'a> {
     pub(super) model: &'a Model,
+    /// What of a resource comes to nothing here.
+    pub(super) remarks: Box<dyn Fn(&Resource) -> Vec<String> + 'a>,
     /// Folded names of whoever has a session now.
     pub(super) online: HashSet<String>,
 }
@@ -71,6 +73,10 @@ pub(super) fn item(stored: &Stored, presence: &Presence<'_>) -> Value {
     }
     if stored.resource.kind() == Kind::Token {
         fields.insert("secrets".to_owned(), Value::Array(secrets(presence.model, name)));
+    }
+    let remarks = (presence.remarks)(&stored.resource);
+    if !remarks.is_empty() {
+        fields.insert("remarks".to_owned(), json!(remarks));
     }
     Value::Object(fields)
 }

@@ -159,7 +159,8 @@ pub(super) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
 }
 
 /// Fields that items have and documents need not: what was read can be written back.
-pub(super) const READ_ONLY: [&str; 12] = [
+pub(super) const READ_ONLY: [&str; 13] = [
+    "remarks",
     "id",
     "revision",
     "created_at",

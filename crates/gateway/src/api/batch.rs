@@ -55,13 +55,24 @@ pub(super) async fn apply(
     let gone = delete.into_iter().map(|Gone { kind, name }| Change::Delete(kind, name, None));
     let changes = resources.into_iter().map(Change::Put).chain(gone).collect();
     let outcome = api.apply(&asker, Batch { changes, dry_run, prune, force, ignore_missing }).await?;
-    Ok(applied(&outcome))
+    Ok(applied(&api, &outcome))
 }
 
 /// All that a transaction did.
-pub(super) fn applied(outcome: &Outcome) -> Response<Body> {
+pub(super) fn applied(api: &Api, outcome: &Outcome) -> Response<Body> {
     let changes: Vec<Value> = outcome.changes.iter().map(shown).collect();
-    json(StatusCode::OK, &json!({ "changes": changes, "revision": outcome.revision }))
+    let mut answer = json!({ "changes": changes, "revision": outcome.revision });
+    let after = outcome.changes.iter().filter_map(|changed| changed.after.as_ref());
+    let remarks: Vec<String> = after
+        .flat_map(|stored| {
+            let (kind, name) = (stored.resource.kind(), stored.resource.name());
+            api.remarks(&stored.resource).into_iter().map(move |remark| format!("{kind} {name}: {remark}"))
+        })
+        .collect();
+    if !remarks.is_empty() {
+        answer["remarks"] = json!(remarks);
+    }
+    json(StatusCode::OK, &answer)
 }
 
 fn shown(changed: &Changed) -> Value {

@@ -282,6 +282,7 @@ fn by_hand() -> Map<String, Value> {
             "required": ["changes", "revision"],
             "properties": {
                 "revision": revision,
+                "remarks": remarks(),
                 "changes": {
                     "type": "array",
                     "items": {
@@ -382,7 +383,16 @@ fn item(document: &Value, kind: &str) -> Value {
         let says = "Its secrets: none when they are revoked, two while it is rotated.";
         extend(&mut item, "secrets", json!({ "type": "array", "items": secret, "description": says }));
     }
+    if let (Some(Value::Object(properties)), "route") = (item.get_mut("properties"), kind) {
+        properties.insert("remarks".to_owned(), remarks());
+    }
     item
+}
+
+/// What of resources comes to nothing, if anything does.
+fn remarks() -> Value {
+    let says = "What of it comes to nothing at this gateway, for people.";
+    json!({ "type": "array", "items": { "type": "string" }, "description": says })
 }
 
 /// A resource as it is written: its kind may be said, and what items have beside it is ignored.

@@ -76,13 +76,19 @@ fn found(api: &Api, snapshot: &Snapshot, place: Place) -> Place {
         })
     };
     let by_port = ServiceName::Tcp(place.port);
+    let (http_ports, control) = (api.about.live.http_ports(), api.about.control_port);
+    // Where both have the same number, on different addresses, the listener is what clients mean.
+    let control_port = (!http_ports.contains(&control)).then_some(control);
     let door = match snapshot.route_for_port(place.port) {
+        _ if control_port == Some(place.port) => None,
         Some(service) => Some(Door::Route(by_port, service.clone())),
         // It is bound while somebody offers it.
         None if api.sessions.at_port(place.port).is_some_and(|it| it.is_held()) => Some(Door::Offer(by_port)),
         None => host(),
     };
-    Place { door, http_ports: api.about.live.http_ports(), ..place }
+    let is_port = matches!(&door, Some(Door::Route(ServiceName::Tcp(_), _)));
+    let unserved = api.ports.unserved(place.port).filter(|_| is_port);
+    Place { door, http_ports, control_port, unserved, ..place }
 }
 
 /// Who offers what is asked about now.

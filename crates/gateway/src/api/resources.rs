@@ -168,7 +168,7 @@ pub(super) async fn delete(
     let batch = Batch { changes: vec![change], force: query.force, ..Batch::default() };
     let outcome = api.apply(&asker, batch).await?;
     // By force something else may have changed as well, and whoever asked must hear of it.
-    Ok(if query.force { applied(&outcome) } else { empty(StatusCode::NO_CONTENT) })
+    Ok(if query.force { applied(&api, &outcome) } else { empty(StatusCode::NO_CONTENT) })
 }
 
 /// Makes one change.

@@ -33,8 +33,7 @@ struct Inner {
     own: Mutex<Vec<u16>>,
     inherited: Inherited,
     bound: Mutex<Bound>,
-    /// What keeps the ports of routes bound.
-    routed: Mutex<HashMap<u16, Claim>>,
+    routed: Mutex<Routed>,
     plane: Arc<DataPlane>,
     /// Accept loops.
     listeners: Scope,
@@ -47,6 +46,17 @@ struct Bound {
     ports: HashMap<u16, Held>,
     /// A drain has begun: nothing is bound any more.
     is_closed: bool,
+}
+
+/// The ports of routes.
+#[derive(Debug, Default)]
+struct Routed {
+    /// What keeps them bound.
+    claims: HashMap<u16, Claim>,
+    /// Those that are not served, and why.
+    unserved: HashMap<u16, String>,
+    /// The number of the snapshot that they are from.
+    generation: u64,
 }
 
 /// A bound port and how many offers and routes hold it.
@@ -103,17 +113,7 @@ impl Ports {
     /// # Errors
     /// The reason and a sentence for the agent's log: the port is not allowed, or cannot be bound.
     pub(crate) fn claim(&self, port: u16) -> Result<Claim, (Reason, String)> {
-        let settings = self.inner.settings.load_full().ok_or_else(|| {
-            unavailable(
-                "this gateway takes no TCP services; run `adit tcp server`, or add `tcp:` to gateway.yaml",
-            )
-        })?;
-        if self.inner.own.lock().contains(&port) {
-            return Err(unavailable(format!("port {port} is one of the gateway's own; offer another one")));
-        }
-        if !settings.allows(port) {
-            return Err(unavailable(format!("port {port} is not among those that this gateway allows")));
-        }
+        let settings = self.settings_for(port).map_err(unavailable)?;
         let mut bound = self.inner.bound.lock();
         if bound.is_closed {
             return Err((Reason::Draining, "the gateway is shutting down".to_owned()));
@@ -131,6 +131,20 @@ impl Ports {
         }
         drop(bound);
         Ok(Claim { ports: self.clone(), port })
+    }
+
+    /// The settings, where they let a port be served.
+    fn settings_for(&self, port: u16) -> Result<Arc<TcpServices>, String> {
+        let settings = self.inner.settings.load_full().ok_or(
+            "this gateway takes no TCP services; run `adit tcp server`, or add `tcp:` to gateway.yaml",
+        )?;
+        if self.inner.own.lock().contains(&port) {
+            return Err(format!("port {port} is one of the gateway's own; take another one"));
+        }
+        if !settings.allows(port) {
+            return Err(format!("port {port} is not among those that this gateway allows (`tcp.ports`)"));
+        }
+        Ok(settings)
     }
 
     /// Goes by other settings from now on. What they do not allow any more is let go of by those who hold it.
@@ -159,32 +173,44 @@ impl Ports {
     }
 
     /// Binds the ports that routes lead from and lets go of those that they do not lead from any more. One that cannot be
-    /// bound is tried again with the next call.
+    /// bound is tried again with the next call; the log says so once.
     pub(crate) fn follow(&self, snapshot: &Snapshot) {
-        let mut routed = std::mem::take(&mut *self.inner.routed.lock());
-        routed.retain(|port, _| snapshot.route_for_port(*port).is_some() && self.allows(*port));
-        if self.inner.settings.load().is_none() {
+        let mut routed = self.inner.routed.lock();
+        let generation = snapshot.generation().number();
+        if generation < routed.generation {
             return;
         }
+        routed.generation = generation;
+        routed.claims.retain(|port, _| snapshot.route_for_port(*port).is_some() && self.allows(*port));
+        let mut before = std::mem::take(&mut routed.unserved);
         for (port, service) in snapshot.routed_ports() {
+            if routed.claims.contains_key(&port) {
+                continue;
+            }
             match self.claim(port) {
-                _ if routed.contains_key(&port) => {}
                 Ok(claim) => {
                     claim.serve();
-                    routed.insert(port, claim);
+                    routed.claims.insert(port, claim);
                 }
                 Err((Reason::Draining, _)) => {}
                 Err((_, text)) => {
-                    tracing::warn!(port, %service, "a route's port is not served: {text}");
+                    if before.remove(&port).as_ref() != Some(&text) {
+                        tracing::warn!(port, %service, "a route's port is not served: {text}");
+                    }
+                    routed.unserved.insert(port, text);
                 }
             }
         }
-        *self.inner.routed.lock() = routed;
+    }
+
+    /// Why a port that a route leads from is not served, as far as is known.
+    pub(crate) fn unserved(&self, port: u16) -> Option<String> {
+        self.settings_for(port).err().or_else(|| self.inner.routed.lock().unserved.get(&port).cloned())
     }
 
     /// Closes every port for good.
     pub(crate) fn close(&self) {
-        let routed = std::mem::take(&mut *self.inner.routed.lock());
+        let routed = std::mem::take(&mut self.inner.routed.lock().claims);
         let mut bound = self.inner.bound.lock();
         bound.is_closed = true;
         for held in bound.ports.values() {

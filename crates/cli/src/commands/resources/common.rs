@@ -221,6 +221,9 @@ pub(crate) fn tell(form: Form, quiet: bool, kind: Kind, item: Item, what: &str) 
         return;
     }
     let line = format!("{kind} {} {what}\n", output::printable(item.name()));
+    for remark in item.list("remarks").iter().filter_map(Value::as_str) {
+        output::warning(format_args!("{kind} {}: {}", item.name(), output::printable(remark)));
+    }
     output::value(form, &Value::Object(item.0), || line);
 }
 

@@ -347,6 +347,11 @@ async fn apply_says_what_it_changes_and_export_is_what_it_takes() {
         (&json!("service-policy"), &json!("p")),
         "what went along is told"
     );
+    for unlisted in [json!({ "prune": true }), json!({ "prune": true, "resources": null })] {
+        let (status, refused) = ask(&world, "POST /v1/apply", unlisted).await;
+        assert_eq!((status, code(&refused)), (422, "invalid"), "{refused}");
+    }
+    assert_eq!(ask(&world, "GET /v1/export", Value::Null).await.1["resources"].as_array().unwrap().len(), 1);
     let fewer = json!({ "resources": [{ "kind": "service", "name": "web" }], "prune": true });
     let (_, pruned) = ask(&world, "POST /v1/apply", fewer).await;
     assert_eq!(actions(&pruned), ["create", "delete"]);

@@ -1,6 +1,6 @@
 //! The gateway's interface for resources, as commands use it: typed questions, and refusals told in our usual form.
 
-use adit_control::model::{Kind, Resource};
+use adit_control::model::{Kind, READ_ONLY, Resource};
 use adit_proto::name::Name;
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -14,22 +14,6 @@ use crate::output::printable;
 
 /// How many items are asked for at a time.
 const PAGE: usize = 500;
-/// What an item has beside the resource itself.
-pub(crate) const READ_ONLY: [&str; 13] = [
-    "remarks",
-    "id",
-    "revision",
-    "created_at",
-    "updated_at",
-    "enrolled",
-    "online",
-    "credentials",
-    "secrets",
-    "sessions",
-    "dial_policies",
-    "bind_policies",
-    "endpoints",
-];
 
 /// One gateway's interface.
 #[derive(Debug)]

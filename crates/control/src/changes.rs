@@ -342,8 +342,9 @@ impl Changes {
                                 error,
                                 "the store cannot be written; what was decided last stays in force"
                             );
+                            // Once: whoever follows reads everything then, and this is tried again and again.
+                            self.doubt.notify_one();
                         }
-                        self.doubt.notify_one();
                     }
                     return Err(error);
                 }

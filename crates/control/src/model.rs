@@ -24,6 +24,24 @@ mod whole;
 /// policy that names `@public` reaches the public.
 pub const PUBLIC: &str = "public";
 
+/// Fields that items of the admin interface have beside the resource: documents need not have them, so what was read
+/// can be written back.
+pub const READ_ONLY: [&str; 13] = [
+    "remarks",
+    "id",
+    "revision",
+    "created_at",
+    "updated_at",
+    "enrolled",
+    "online",
+    "credentials",
+    "secrets",
+    "sessions",
+    "dial_policies",
+    "bind_policies",
+    "endpoints",
+];
+
 /// Somebody: a person, a device or an agent, with a certificate of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use adit_control::model::{Kind, Resource};
+use adit_control::model::{Kind, READ_ONLY, Resource};
 use adit_proto::name::Name;
 use serde_json::{Map, Value};
 
 use crate::access::AccessArgs;
 use crate::documents;
 use crate::error::CliError;
-use crate::interface::{Action, Applied, Batch, Change, Interface, READ_ONLY};
+use crate::interface::{Action, Applied, Batch, Change, Interface};
 use crate::output::{self, Form, FormArgs, printable};
 use crate::yaml;
 

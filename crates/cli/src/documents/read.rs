@@ -5,14 +5,13 @@ use std::str::FromStr;
 
 use adit_control::expectation::{Expectation, Verdict};
 use adit_control::model::{
-    Identity, Kind, Limits, Resource, Route, Service, ServiceConfig, ServicePolicy, Token, Verb,
+    Identity, Kind, Limits, READ_ONLY, Resource, Route, Service, ServiceConfig, ServicePolicy, Token, Verb,
 };
 use serde_json::Value as Json;
 
 use super::{Documents, Placed};
 use crate::config::problem::{Position, Problem, nearest};
 use crate::config::tree::{Entry, Node, Value};
-use crate::interface::READ_ONLY;
 
 /// One file being read.
 pub(super) struct Reading<'a> {

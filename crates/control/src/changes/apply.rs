@@ -1,5 +1,6 @@
 //! Batches of changes to resources: one transaction each, or one look at what it would do.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use adit_proto::name::Name;
@@ -183,9 +184,14 @@ struct Planning<'a> {
 impl Planning<'_> {
     fn plan(&self, view: &View) -> Result<Plan<Vec<Changed>>, ChangeError> {
         let mut scratch = Scratch::new(&view.model);
+        let mut named = BTreeSet::new();
         for change in &self.batch.changes {
-            let is_missing =
-                matches!(change, Change::Delete(..)) && !view.metas.contains_key(&change.about());
+            let about = change.about();
+            let is_missing = matches!(change, Change::Delete(..)) && !view.metas.contains_key(&about);
+            if let Some((kind, name)) = named.replace(about) {
+                let why = format!("the {kind} `{name}` is in the batch twice");
+                return Err(ChangeError::invalid(why, "leave one of them out"));
+            }
             if is_missing && self.batch.ignore_missing {
                 continue;
             }
@@ -283,10 +289,6 @@ impl Scratch {
     fn change(&mut self, view: &View, change: &Change) -> Result<(), ChangeError> {
         let about = change.about();
         let (kind, name) = (about.0, &about.1);
-        if self.knows(&about) {
-            let why = format!("the {kind} `{name}` is in the batch twice");
-            return Err(ChangeError::invalid(why, "leave one of them out"));
-        }
         let found = view.metas.get(&about).map(|meta| meta.revision);
         match (change, found) {
             (Change::Create(_), Some(_)) => return Err(ChangeError::exists(kind, name)),

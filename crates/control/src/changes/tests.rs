@@ -291,6 +291,13 @@ async fn a_batch_happens_whole_or_not_at_all_and_a_dry_run_not_at_all() {
     assert_eq!(changes.doing(bad).await.unwrap_err().code, "missing_reference");
     let twice = vec![Change::Put(identity("alice")), Change::Put(identity("ALICE"))];
     assert_eq!(changes.doing(twice).await.unwrap_err().code, "invalid");
+    let gone = || Change::Delete(Kind::Identity, name("ALICE"), None);
+    for twice in [vec![gone(), Change::Put(identity("alice"))], vec![Change::Put(identity("alice")), gone()]]
+    {
+        let batch = Batch { changes: twice, ignore_missing: true, ..Batch::default() };
+        let error = changes.apply(&actor(), batch, NOW).await.unwrap_err();
+        assert!(error.message.contains("is in the batch twice"), "{error:?}");
+    }
     let dry = Batch { changes: vec![Change::Put(identity("alice"))], dry_run: true, ..Batch::default() };
     let would = changes.apply(&actor(), dry, NOW).await.unwrap();
     assert_eq!((would.changes[0].action, would.revision), (Action::Create, revision));

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -12,7 +13,7 @@ use crate::model::Resource;
 use crate::store::memory::MemoryStore;
 use crate::store::{Entry, LeaseId, Listing, Store};
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Disk {
     store: MemoryStore,
     is_full: AtomicBool,
@@ -66,7 +67,7 @@ impl Store for Disk {
 
 #[tokio::test]
 async fn a_full_disk_is_known_from_the_first_change_it_refuses_until_there_is_room() {
-    let disk = Arc::new(Disk { store: MemoryStore::new(), is_full: AtomicBool::new(false) });
+    let disk = Arc::new(Disk::default());
     let snapshots = Arc::new(Snapshots::new(crate::Rules::default()));
     let shared: SharedStore = Arc::<Disk>::clone(&disk);
     let changes = Changes::open(shared, Local::default(), snapshots, 1).await.unwrap();
@@ -82,8 +83,11 @@ async fn a_full_disk_is_known_from_the_first_change_it_refuses_until_there_is_ro
     disk.is_full.store(true, Ordering::Relaxed);
     assert_eq!(put("db").await.unwrap_err().code, "unavailable");
     assert!(!changes.is_writable() && changes.is_current(), "it can be read all the same");
+    let rung = || changes.doubt.notified().now_or_never().is_some();
+    assert!(rung(), "whoever follows reads everything anew");
     changes.retry(1).await;
     assert!(!changes.is_writable(), "there is no room yet");
+    assert!(!rung(), "once, and not at each attempt");
     assert_eq!(changes.model().services.len(), 1);
     disk.is_full.store(false, Ordering::Relaxed);
     changes.retry(1).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use adit_control::model::{Kind, Resource};
+use adit_control::model::{Kind, READ_ONLY, Resource};
 use adit_control::store::Revision;
 use adit_proto::name::Name;
 use axum::body::Body;
@@ -157,23 +157,6 @@ pub(super) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
         .map(Some)
         .ok_or_else(|| serde::de::Error::custom(format_args!("{value} is no whole number from 0 on")))
 }
-
-/// Fields that items have and documents need not: what was read can be written back.
-pub(super) const READ_ONLY: [&str; 13] = [
-    "remarks",
-    "id",
-    "revision",
-    "created_at",
-    "updated_at",
-    "online",
-    "enrolled",
-    "credentials",
-    "secrets",
-    "sessions",
-    "dial_policies",
-    "bind_policies",
-    "endpoints",
-];
 
 /// A resource of this kind from its document.
 ///

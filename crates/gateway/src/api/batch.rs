@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::response::Response;
 use http::header::HeaderMap;
 use http::{Request, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::answer::json;
@@ -29,8 +29,8 @@ struct Gone {
 #[serde(deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own, in any combination")]
 struct Apply {
-    #[serde(default)]
-    resources: Vec<Value>,
+    #[serde(default, deserialize_with = "present")]
+    resources: Option<Vec<Value>>,
     #[serde(default)]
     delete: Vec<Gone>,
     #[serde(default)]
@@ -43,6 +43,11 @@ struct Apply {
     force: bool,
 }
 
+/// What is there; null is no list.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Value>>, D::Error> {
+    Vec::deserialize(deserializer).map(Some)
+}
+
 pub(super) async fn apply(
     State(api): State<Api>,
     asker: Asker,
@@ -51,7 +56,18 @@ pub(super) async fn apply(
 ) -> Result<Response<Body>, Problem> {
     let Apply { resources, delete, ignore_missing, prune, dry_run, force } =
         document(&headers, request.into_body(), MAX_BATCH).await?;
-    let resources = resources.into_iter().map(any_resource).collect::<Result<Vec<_>, _>>()?;
+    // A document in which a key is misspelt, or a filter found nothing, would delete everything.
+    if prune && resources.is_none() {
+        let next = "send `resources`; an empty list if nothing is to be left";
+        return Err(Problem::client(
+            "invalid",
+            422,
+            "`prune` without `resources` would delete all there is",
+            next,
+        ));
+    }
+    let resources =
+        resources.unwrap_or_default().into_iter().map(any_resource).collect::<Result<Vec<_>, _>>()?;
     let gone = delete.into_iter().map(|Gone { kind, name }| Change::Delete(kind, name, None));
     let changes = resources.into_iter().map(Change::Put).chain(gone).collect();
     let outcome = api.apply(&asker, Batch { changes, dry_run, prune, force, ignore_missing }).await?;

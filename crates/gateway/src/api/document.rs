@@ -272,7 +272,10 @@ fn by_hand() -> Map<String, Value> {
                     "type": "boolean",
                     "description": "It is well if what shall be deleted is not there.",
                 },
-                "prune": { "type": "boolean", "description": "Deletes what is not named, except whoever asks." },
+                "prune": {
+                    "type": "boolean",
+                    "description": "Deletes what is not named, except whoever asks; `resources` must be there.",
+                },
                 "dry_run": { "type": "boolean", "description": "Only says what would change." },
                 "force": { "type": "boolean", "description": "Takes what is deleted out of policies that name it." },
             },
@@ -399,7 +402,7 @@ fn remarks() -> Value {
 fn written(mut document: Value, kind: &str) -> Value {
     if let Some(Value::Object(properties)) = document.get_mut("properties") {
         properties.insert("kind".to_owned(), json!({ "type": "string", "enum": [kind] }));
-        for field in super::asked::READ_ONLY {
+        for field in adit_control::model::READ_ONLY {
             let says = "Ignored, so that what was read can be written back.";
             properties.insert(field.to_owned(), json!({ "description": says }));
         }

@@ -26,9 +26,9 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// Which file a path led to when it was opened: device and number. A directory that is removed, or another disk in its
 /// place, leaves an open database that still takes everything, and nobody finds it there again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place(u64, u64);
+pub(super) struct FileId(u64, u64);
 
-impl Place {
+impl FileId {
     /// Of the file that is there now.
     pub(super) fn of(path: &Path) -> Result<Self, StoreError> {
         let found = fs::metadata(path).map_err(|error| unavailable("look at", path, error))?;

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 use tokio::sync::mpsc;
 
 use super::failure::Failure;
-use super::files::{Lock, Place};
+use super::files::{FileId, Lock};
 use super::{counted, number, schema};
 use crate::store::clerk::Desk;
 use crate::store::leases::Leases;
@@ -21,7 +21,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Writer {
     path: PathBuf,
-    place: Place,
+    file: FileId,
     database: Connection,
     keep: History,
     past: Past,
@@ -43,7 +43,7 @@ struct Past {
 impl Writer {
     pub(super) fn open(path: &Path, lock: Lock, keep: History) -> Result<Self, Failure> {
         let database = schema::open(path)?;
-        let place = Place::of(path)?;
+        let file = FileId::of(path)?;
         let past = Past::load(&database)?;
         let mut leases = Leases::default();
         let now = Instant::now();
@@ -51,7 +51,7 @@ impl Writer {
             leases.begin(id, ttl, now);
         }
         let watchers = Watchers::default();
-        Ok(Self { path: path.to_owned(), place, database, keep, past, watchers, leases, _lock: lock })
+        Ok(Self { path: path.to_owned(), file, database, keep, past, watchers, leases, _lock: lock })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -88,7 +88,7 @@ impl Writer {
     }
 
     pub(super) fn grant(&mut self, ttl: Duration) -> Result<LeaseId, Failure> {
-        self.place.check(&self.path)?;
+        self.file.check(&self.path)?;
         let milliseconds = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
         self.database.execute("INSERT INTO leases (ttl_ms) VALUES (?1)", [milliseconds])?;
         let id = LeaseId(self.database.last_insert_rowid().unsigned_abs());
@@ -119,7 +119,7 @@ impl Writer {
 
     /// Does all of it or nothing, and then tells who watches.
     fn apply(&mut self, transaction: &Transaction, ends: Option<LeaseId>) -> Result<Revision, Failure> {
-        let still_there = || self.place.check(&self.path);
+        let still_there = || self.file.check(&self.path);
         match write(&mut self.database, transaction, ends, &self.past, self.keep, still_there) {
             Ok(None) => Ok(self.past.told),
             Ok(Some(committed)) => {

@@ -53,5 +53,10 @@ fn a_backup_is_put_back_unless_a_gateway_uses_the_state_or_it_is_none() {
     assert!(said.out.contains("restored into state, entries: 1"), "{said:#?}");
     assert!(said.out.contains("kept as state/adit.db.replaced"), "{said:#?}");
     assert!(said.err.contains("what was revoked since the backup was made is valid again"), "{said:#?}");
+    assert!(said.err.contains("state has no ca.crt and no ca.key"), "{said:#?}");
     assert_eq!(value(&state), "old");
+
+    world.write("state/ca.crt", "kept\n");
+    let said = world.run(&restore);
+    assert!(said.code == 0 && !said.err.contains("no ca.key"), "{said:#?}");
 }

@@ -162,6 +162,8 @@ local.prometheus.id  reflectz-clients,prometheus-clients  -       yes       no
     let used = office.fails("adit edge delete config local.prometheus.svc-intercept.v1", 1);
     assert!(used.contains("local.prometheus.svc"), "{used}");
     office.types("adit edge delete service-policies where 'name~local.prometheus'").ok();
+    let nobody = office.types("adit edge policy-advisor services local.prometheus.svc");
+    assert!(nobody.err.contains("no policy lets anybody dial or bind service"), "{nobody:#?}");
     office.types("adit edge delete service local.prometheus.svc").ok();
     assert_eq!(office.types("adit edge list services -q").ok(), "");
 }

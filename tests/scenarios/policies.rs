@@ -44,6 +44,12 @@ async fn another_identity_cannot_take_a_host_port_or_service_and_hears_which_pol
         assert_eq!(reason, Reason::NotPermitted, "{offer}: {text}");
         assert!(text.contains("no Bind policy lets token other offer service app"), "{offer}: {text}");
     }
+    for gone in ["@app", "@gone"] {
+        let (_, text) = refusal(&world, OTHER, &[gone]).await;
+        let name = gone.trim_start_matches('@');
+        let create = format!("or, if there is no such service: adit edge create service \"{name}\"");
+        assert!(text.contains(&create), "whether there is one is not told: {text}");
+    }
     let (_, text) = refusal(&world, OTHER, &["@app", "b.example", "@c"]).await;
     assert!(text.contains("@app: ") && text.contains("2 other offers"), "{text}");
     drop(Puppet::greet(world.control(), HOST, (1, 1), &["app.example"]).await.unwrap());

@@ -152,6 +152,13 @@ impl Authority {
         Self::of(root.certificates, issuing, Some(directory.to_owned()), trust_domain)
     }
 
+    /// Whether a state directory holds one already. Where there is none, [`Authority::open`] makes another, and nobody
+    /// whom one of before has certified is let in any more.
+    #[must_use]
+    pub fn is_kept_in(directory: &Path) -> bool {
+        [directory::ROOT.certificate, directory::ROOT.key].iter().any(|file| directory.join(file).exists())
+    }
+
     /// One that lives as long as the process.
     ///
     /// # Errors

@@ -335,16 +335,14 @@ impl Changes {
                 Err(error) => {
                     let is_unavailable = matches!(error, StoreError::Unavailable(_));
                     let error = ChangeError::from(error);
-                    if is_unavailable {
-                        if self.is_writable.swap(false, Ordering::Relaxed) {
-                            let error = &error.message;
-                            tracing::error!(
-                                error,
-                                "the store cannot be written; what was decided last stays in force"
-                            );
-                            // Once: whoever follows reads everything then, and this is tried again and again.
-                            self.doubt.notify_one();
-                        }
+                    if is_unavailable && self.is_writable.swap(false, Ordering::Relaxed) {
+                        let error = &error.message;
+                        tracing::error!(
+                            error,
+                            "the store cannot be written; what was decided last stays in force"
+                        );
+                        // Once: whoever follows reads everything then, and this is tried again and again.
+                        self.doubt.notify_one();
                     }
                     return Err(error);
                 }

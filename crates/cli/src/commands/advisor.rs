@@ -87,6 +87,9 @@ pub(crate) async fn run(advise: Advise) -> Result<ExitCode, CliError> {
         );
     }
     output::print(&pairs.iter().map(line).collect::<String>());
+    if pairs.is_empty() && !args.quiet {
+        output::note(nobody(identity.as_ref(), service.as_ref()));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -104,6 +107,15 @@ fn known(model: &Model, identity: Option<&Name>, service: Option<&Name>) -> Resu
     match service {
         Some(name) if !model.services.contains_key(name) => Err(unknown("service", name)),
         _ => Ok(()),
+    }
+}
+
+/// What it means that there is no line.
+fn nobody(identity: Option<&Name>, service: Option<&Name>) -> String {
+    match (identity, service) {
+        (Some(name), _) => format!("no policy lets {name} dial or bind any service"),
+        (_, Some(name)) => format!("no policy lets anybody dial or bind service {name}"),
+        _ => "no policy lets anybody dial or bind any service".to_owned(),
     }
 }
 
@@ -199,5 +211,7 @@ mod tests {
         let asked: String = pairs(&model, &online, Some(&alice), Some(&dark)).iter().map(line).collect();
         assert!(asked.starts_with("ERROR: alice (0) -> dark (0) Dial: N Bind: N\n"), "{asked}");
         assert!(known(&model, Some(&dark), None).is_err());
+        assert!(pairs(&model, &online, None, Some(&dark)).is_empty());
+        assert_eq!(nobody(None, Some(&dark)), "no policy lets anybody dial or bind service dark");
     }
 }

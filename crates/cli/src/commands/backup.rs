@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use adit_control::authority::Authority;
 use adit_control::store::sqlite::restore;
 use http::Method;
 
@@ -95,6 +96,13 @@ fn put_back(Restore { file, state_dir }: &Restore) -> Result<ExitCode, CliError>
     output::line(format_args!("restored into {}, entries: {}", state_dir.display(), restored.entries));
     if let Some(replaced) = restored.replaced {
         output::line(format_args!("what was there before is kept as {}", replaced.display()));
+    }
+    if !Authority::is_kept_in(state_dir) {
+        output::note(format_args!(
+            "{} has no ca.crt and no ca.key: a gateway that starts there makes a new authority, and every identity has \
+             to enroll again; to keep them, copy ca.* and intermediate.* there first, from where they are kept",
+            state_dir.display()
+        ));
     }
     output::note("what was revoked since the backup was made is valid again; revoke it once more");
     Ok(ExitCode::SUCCESS)

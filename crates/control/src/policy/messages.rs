@@ -15,7 +15,7 @@ pub(super) fn dial(snapshot: &Snapshot, who: &Who, service: &ServiceName) -> Str
             "no Dial policy lets the public reach service {name}; allow it with: adit edge create service-policy \
              \"{name}.dial.{PUBLIC}\" Dial --service-roles \"@{name}\" --identity-roles \"@{PUBLIC}\""
         ),
-        (Some(name), _) => refusal(snapshot, Verb::Dial, who, name),
+        (Some(name), _) => if_there(service, refusal(snapshot, Verb::Dial, who, name)),
         (None, _) => format!("{who} can dial services by name only, not {service}"),
     }
 }
@@ -28,7 +28,7 @@ pub(super) fn offer(snapshot: &Snapshot, who: &Who, offered: &ServiceName) -> St
         (Some(name), ..) => {
             let text = refusal(snapshot, Verb::Bind, who, name);
             match offered {
-                ServiceName::Named(_) => text,
+                ServiceName::Named(_) => if_there(offered, text),
                 _ => format!("a route leads from {offered} to service {name}, and {text}"),
             }
         }
@@ -37,6 +37,16 @@ pub(super) fn offer(snapshot: &Snapshot, who: &Who, offered: &ServiceName) -> St
             "{who} may not offer {offered}: identities offer services, and no route leads from {offered} to one; \
              offer the service by its name, or add a route: adit edge create route"
         ),
+    }
+}
+
+/// Who asks for a service by its name has no business to know whether there is one; who made it may have deleted it.
+fn if_there(service: &ServiceName, text: String) -> String {
+    match service {
+        ServiceName::Named(name) => {
+            format!("{text}   or, if there is no such service: adit edge create service \"{name}\"")
+        }
+        _ => text,
     }
 }
 

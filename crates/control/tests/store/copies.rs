@@ -153,8 +153,10 @@ fn what_is_no_whole_backup_is_refused_and_changes_nothing() {
                 .and_then(|other| other.execute_batch("CREATE TABLE a (b)"))
                 .expect("it can");
         }),
-        ("is damaged", &|| spoil(&|file| file.set_len(length / 2).expect("it can"))),
-        ("is damaged", &|| spoil(&|file| file.write_all_at(&[0xa5; 4000], 4096).expect("it can"))),
+        ("this backup is damaged", &|| spoil(&|file| file.set_len(length / 2).expect("it can"))),
+        ("this backup is damaged", &|| {
+            spoil(&|file| file.write_all_at(&[0xa5; 4000], 4096).expect("it can"))
+        }),
         ("newer release", &|| {
             spoil(&|_| {});
             let backup = Connection::open(&spoilt).expect("it is there");
@@ -166,6 +168,7 @@ fn what_is_no_whole_backup_is_refused_and_changes_nothing() {
         let refused = sentence(restore(&spoilt, &state));
         assert!(refused.contains(expected), "{expected}: {refused}");
         assert!(refused.contains("spoilt.db"), "it says which file: {refused}");
+        assert!(!refused.contains("put a backup back"), "that is what was tried: {refused}");
         assert_eq!(names(&state), names_before, "{expected}");
         assert_eq!(value_in(&state), [7; 20_000], "{expected}");
     }

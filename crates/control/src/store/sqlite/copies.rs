@@ -55,8 +55,8 @@ pub fn restore(from: &Path, directory: &Path) -> Result<Restored, StoreError> {
     let failed = |error| files::unavailable("write", directory, error);
 
     let incoming = Builder::new().prefix(".adit-restore-").tempfile_in(directory).map_err(failed)?;
-    let database = copy(from, incoming.path()).map_err(|failure| failure.of(from))?;
-    let entries = adopt(database, from).map_err(|failure| failure.of(from))?;
+    let database = copy(from, incoming.path()).map_err(|failure| failure.of_backup(from))?;
+    let entries = adopt(database, from).map_err(|failure| failure.of_backup(from))?;
 
     let replaced = replaced(directory);
     for suffix in [""].iter().chain(&BESIDE) {
@@ -105,7 +105,7 @@ fn copy(from: &Path, to: &Path) -> Result<Connection, Failure> {
     if schema::version(&copy, from)? == 0 {
         return Err(foreign(from).into());
     }
-    schema::check(&copy, from)?;
+    schema::check(&copy)?;
     copy.pragma_update(None, "journal_mode", "delete")?;
     Ok(copy)
 }

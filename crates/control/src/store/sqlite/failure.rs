@@ -11,21 +11,39 @@ use super::StoreError;
 pub(super) enum Failure {
     /// Has its words.
     Told(StoreError),
+    /// The file is damaged: how.
+    Damaged(String),
     /// SQLite's own.
     Database(rusqlite::Error),
 }
 
 impl Failure {
-    /// In words. Damage is no reason to try again, everything else may pass.
+    /// In words, of a state that a gateway uses. Damage is no reason to try again, everything else may pass.
     pub(super) fn of(self, path: &Path) -> StoreError {
         match self {
             Self::Told(error) => error,
+            Self::Damaged(how) => damaged(path, &how),
             Self::Database(error) => match error.sqlite_error_code() {
                 Some(ErrorCode::DatabaseCorrupt) => damaged(path, &error.to_string()),
                 Some(ErrorCode::NotADatabase) => foreign(path),
                 _ => StoreError::Unavailable(Box::new(error)),
             },
         }
+    }
+}
+
+impl Failure {
+    /// In words, of a backup that was to be put back: damage is mended with another one.
+    pub(super) fn of_backup(self, path: &Path) -> StoreError {
+        let how = match self {
+            Self::Damaged(how) => how,
+            Self::Database(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
+                error.to_string()
+            }
+            other => return other.of(path),
+        };
+        let path = path.display();
+        StoreError::Unusable(format!("this backup is damaged: {path} ({how}); take another one"))
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
 /// Refuses what is not ours, newer or damaged, and brings an older format to this one.
 pub(super) fn prepare(database: &mut Connection, path: &Path) -> Result<(), Failure> {
     let version = version(database, path)?;
-    check(database, path)?;
+    check(database)?;
     for (next, migration) in (1_i64..).zip(&MIGRATIONS).skip(version) {
         let step = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
         step.execute_batch(migration)?;
@@ -79,9 +79,9 @@ pub(super) fn version(database: &Connection, path: &Path) -> Result<usize, Failu
 }
 
 /// Reads all of it to see that it hangs together.
-pub(super) fn check(database: &Connection, path: &Path) -> Result<(), Failure> {
+pub(super) fn check(database: &Connection) -> Result<(), Failure> {
     let found: String = database.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
-    if found == "ok" { Ok(()) } else { Err(damaged(path, &found).into()) }
+    if found == "ok" { Ok(()) } else { Err(Failure::Damaged(found)) }
 }
 
 /// SQLite would take a file of another kind for a damaged one, and an empty one beside a log for a new one.

@@ -3,7 +3,7 @@
 //! A document is one resource (`kind:` and its fields), a list of them, or `resources:` with such a list. `tests:` may
 //! stand beside. Every problem of every file is found in one go.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use adit_control::expectation::Expectation;
@@ -138,7 +138,8 @@ impl Documents {
         self.resources.iter().map(|placed| placed.it.clone()).collect()
     }
 
-    /// The resources as decisions are made from them, if everything they refer to is there.
+    /// The resources as decisions are made from them, if everything they refer to is there. Identities that policies
+    /// name need not be: a token of the gateway's own file may have the name (see [`Documents::strangers`]).
     ///
     /// # Errors
     /// Everything that is referred to and not written.
@@ -151,9 +152,7 @@ impl Documents {
         for Placed { file, at, it } in &self.resources {
             for (kinds, name) in references(it) {
                 let is_there = kinds.iter().any(|kind| model.get(*kind, name).is_some());
-                // The identity of public listeners is nowhere written.
-                let is_built_in = kinds.contains(&Kind::Identity) && *name == *PUBLIC;
-                if !(is_there || is_built_in) {
+                if !is_there && !kinds.contains(&Kind::Identity) {
                     problems.push(Problem {
                         file: file.clone(),
                         at: *at,
@@ -164,6 +163,19 @@ impl Documents {
             }
         }
         if problems.is_empty() { Ok(model) } else { Err(told(problems)) }
+    }
+
+    /// Whom policies name, and no file has. The identity of public listeners is nowhere written.
+    pub(crate) fn strangers(&self, model: &Model) -> BTreeSet<&Name> {
+        let named = self.resources.iter().flat_map(|placed| references(&placed.it));
+        let named = named.filter(|(kinds, _)| kinds.contains(&Kind::Identity)).map(|(_, name)| name);
+        named
+            .filter(|name| {
+                **name != *PUBLIC
+                    && !model.identities.contains_key(*name)
+                    && !model.tokens.contains_key(*name)
+            })
+            .collect()
     }
 
     /// Refuses tests about what is not written: one that expects a denial would hold for a name with a mistake in it.

@@ -57,6 +57,11 @@ pub(crate) fn run(verb: PolicyVerb) -> Result<ExitCode, CliError> {
         ));
     }
     documents.tests_of(&model)?;
+    for name in documents.strangers(&model) {
+        output::note(format_args!(
+            "policies name {name}, which is in none of the files; a token of the gateway's own file may have the name"
+        ));
+    }
     let tested = tested(&documents, &model);
     let failed = tested.iter().filter(|it| !it.outcome.holds).count();
     if !(args.form.quiet && failed == 0) {
@@ -183,6 +188,16 @@ tests:
         );
         assert_eq!(lines[2], "5 passed, 2 failed");
         assert_eq!(json(&tested[6])["holds"], false);
+    }
+
+    #[test]
+    fn a_policy_that_names_a_token_of_the_gateways_file_keeps_no_test_from_running() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.yaml");
+        std::fs::write(&path, FILE.replace("'@agent'", "'@agent', '@ops'")).unwrap();
+        let documents = documents::load(std::slice::from_ref(&path)).unwrap();
+        let held = tested(&documents, &documents.model().unwrap());
+        assert_eq!(held.iter().filter(|it| it.outcome.holds).count(), 5);
     }
 
     #[test]

@@ -284,3 +284,25 @@ async fn hosts_that_nobody_reaches_are_told_and_are_reached_once_there_is_a_list
     assert_eq!(said(&log, "there is no HTTP listener any more"), 1, "{log:#?}");
     world.finish().await;
 }
+
+#[tokio::test]
+async fn a_listener_whose_socket_was_handed_over_is_taken_out_and_put_back() {
+    let socket = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let addr = socket.local_addr().unwrap();
+    let there = HttpListener { listen: addr, tls: None, lb_proxy_protocol: false };
+    let mut world = World::new()
+        .gateway(|config| config.http.push(there.clone()))
+        .inherit(socket)
+        .offer("a.example", "http_status:204")
+        .run()
+        .await;
+    assert_eq!(Wire::tcp(addr).await.get("a.example", "/").await.status(), 204);
+    world.reload(|config| drop(config.http.pop())).unwrap();
+    let said = world.log().join("\n");
+    assert!(said.contains("keeps the address bound"), "{said}");
+    world.reload(|config| config.http.push(there.clone())).unwrap();
+    assert_eq!(Wire::tcp(addr).await.get("a.example", "/").await.status(), 204);
+    // Nobody else gets it meanwhile.
+    world.reload(|config| config.http.push(HttpListener { tls: None, ..there.clone() })).unwrap_err();
+    world.finish().await;
+}

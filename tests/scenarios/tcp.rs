@@ -443,7 +443,7 @@ async fn one_source_has_so_many_connections_and_a_balancer_in_front_speaks_for_i
     let echo = Tcp::echo().await;
     let port = free();
     let mut world = World::new()
-        .limits(|limits| limits.max_connections_per_source = 2)
+        .limits(|limits| limits.max_connections_per_source = Some(2))
         .offer(&format!("tcp:{port}"), &echo)
         .offer("a.example", "http_status:204")
         .run()

@@ -175,7 +175,7 @@ async fn a_101_that_nobody_asked_for_is_an_invalid_response() {
 async fn an_upgraded_connection_counts_for_its_source_until_it_ends() {
     let upstream = echoing().await;
     let world = World::new()
-        .limits(|limits| limits.max_connections_per_source = 2)
+        .limits(|limits| limits.max_connections_per_source = Some(2))
         .offer("a.example", &upstream)
         .run()
         .await;

@@ -7,6 +7,7 @@ use adit_telemetry::logs::{self, FlushGuard, LineWriter};
 use crate::config::env;
 use crate::config::values::{LogFormat, LogSettings, LogTarget};
 use crate::error::CliError;
+use crate::reload::{READ_TIMEOUT, bounded};
 
 /// Starts logging on standard error. Dropping the guard writes out what is still waiting.
 ///
@@ -74,12 +75,23 @@ impl RequestLog {
         self.open.as_ref().map(|(writer, _)| writer.clone())
     }
 
-    /// Opens another one, unless it goes where this one does.
+    /// Opens another one, unless it goes where this one does, while the process goes on with what it is there for.
     ///
     /// # Errors
-    /// As [`RequestLog::open`].
-    pub(crate) fn other(&self, target: LogTarget) -> Result<Option<Self>, CliError> {
-        if target == self.target { Ok(None) } else { Self::open(target).map(Some) }
+    /// As [`RequestLog::open`], or it was not open in time.
+    pub(crate) async fn other(&self, target: LogTarget) -> Result<Option<Self>, CliError> {
+        if target == self.target {
+            return Ok(None);
+        }
+        let name = target.show();
+        let opened = bounded("request log", move || Self::open(target)).await;
+        let opened = opened.unwrap_or_else(|| {
+            let what = format!("the request log {name} was not open within {} s", READ_TIMEOUT.as_secs());
+            Err(CliError::failure(what)
+                .because("it does not answer: a mount that hangs, or a pipe that nobody reads")
+                .next("name a plain file on a file system that answers"))
+        });
+        opened.map(Some)
     }
 
     /// Writes out what waits, without anybody waiting for that: the disk may hang.
@@ -88,5 +100,20 @@ impl RequestLog {
         if let Err(error) = retiring.spawn(move || drop(self)) {
             tracing::warn!(%error, "cannot start a thread");
         }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_log_that_cannot_be_opened_in_time_is_not_taken() {
+        let root = tempfile::tempdir().unwrap();
+        let pipe = root.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let log = RequestLog::open(LogTarget::Off).unwrap();
+        let error = log.other(LogTarget::File(pipe)).await.unwrap_err().to_string();
+        assert!(error.contains("was not open within 10 s"), "{error}");
     }
 }

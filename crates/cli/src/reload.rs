@@ -20,8 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How often files are looked at where nothing tells of changes: network and overlay file systems.
 const POLL: Duration = Duration::from_secs(30);
 
-/// How long reading all files may take.
-const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long reading all files may take, and how long opening one to write to.
+pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reads a file of one role.
 type Load<T> = fn(&Path) -> Result<Loaded<T>, CliError>;
@@ -149,20 +149,28 @@ impl ConfigFile {
     }
 }
 
-/// Reads in a thread of its own: a file on a mount that hangs, or a pipe that nobody writes to, must not hold up what
-/// the process is there for. Cancel safe: the file may be read to its end all the same.
 async fn read<T: Send + 'static>(path: PathBuf, load: Load<T>) -> Result<Loaded<T>, CliError> {
     let name = path.display().to_string();
-    let (tell, told) = oneshot::channel();
-    let reader = std::thread::Builder::new().name("configuration".to_owned());
-    let spawned = reader.spawn(move || drop(tell.send(load(&path))));
-    spawned.map_err(|cause| CliError::failure("cannot start a thread").caused_by(&cause))?;
-    let read = tokio::time::timeout(READ_TIMEOUT, told).await;
-    read.ok().and_then(Result::ok).unwrap_or_else(|| {
+    bounded("configuration", move || load(&path)).await.unwrap_or_else(|| {
         Err(CliError::failure(format!("{name} was not read within {} s", READ_TIMEOUT.as_secs()))
             .because("it, or a file that it names, does not answer: a mount that hangs, or a pipe")
             .next("put plain files on a file system that answers"))
     })
+}
+
+/// Does what files may hold up in a thread of its own: a mount that hangs, or a pipe that nobody is at the other end of,
+/// must not hold up what the process is there for. `None`: it was not done in time. Cancel safe: it may be done all the
+/// same.
+pub(crate) async fn bounded<T: Send + 'static>(
+    thread: &str,
+    work: impl FnOnce() -> Result<T, CliError> + Send + 'static,
+) -> Option<Result<T, CliError>> {
+    let (tell, told) = oneshot::channel();
+    let spawned = std::thread::Builder::new().name(thread.to_owned()).spawn(move || drop(tell.send(work())));
+    if let Err(cause) = spawned {
+        return Some(Err(CliError::failure("cannot start a thread").caused_by(&cause)));
+    }
+    tokio::time::timeout(READ_TIMEOUT, told).await.ok().and_then(Result::ok)
 }
 
 /// What is in force once a file was taken: what it says, except where keys wait for a restart.

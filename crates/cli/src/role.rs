@@ -78,7 +78,7 @@ pub(crate) async fn gateway(source: Source<GatewaySettings>) -> Result<ExitCode,
             Next::Reload(file, why) => {
                 let taken = async |settings: GatewaySettings| {
                     let GatewaySettings { mut config, request_log: target, log } = settings;
-                    let other = request_log.other(target)?;
+                    let other = request_log.other(target).await?;
                     config.request_log = other.as_ref().unwrap_or(&request_log).writer();
                     gateway.reload(&config).map_err(|cause| not_taken(gateway_failed(&cause)))?;
                     if let Some(other) = other {

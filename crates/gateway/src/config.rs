@@ -154,8 +154,9 @@ pub const MAX_HEADER_BYTES: usize = 16 << 20;
 pub struct Limits {
     /// Public connections at once; more wait in the kernel's accept queue.
     pub max_connections: usize,
-    /// Of these, from one source address that is no trusted proxy; of IPv6, from one /64. More are reset.
-    pub max_connections_per_source: usize,
+    /// Of these, from one source address that is no trusted proxy; of IPv6, from one /64. More are reset. `None`: a
+    /// quarter of them.
+    pub max_connections_per_source: Option<usize>,
     /// Sessions at once.
     pub max_sessions: usize,
     /// Bytes of a request's head (request line and header fields); at most [`MAX_HEADER_BYTES`].
@@ -184,11 +185,18 @@ pub struct Limits {
     pub max_auth_failures: u32,
 }
 
+impl Limits {
+    /// How many public connections one source may have.
+    pub(crate) fn per_source(&self) -> usize {
+        self.max_connections_per_source.unwrap_or(self.max_connections / 4).max(1)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
             max_connections: 65_536,
-            max_connections_per_source: 16_384,
+            max_connections_per_source: None,
             max_sessions: 20_000,
             max_header_bytes: 64 * 1024,
             max_headers: 100,

@@ -40,6 +40,11 @@ impl Inherited {
         Some(listener.try_clone().and_then(TcpListener::from_std))
     }
 
+    /// Whether whoever started this process has bound this address, and keeps it bound.
+    pub(crate) fn has(&self, bound: SocketAddr) -> bool {
+        self.sockets.lock().iter().any(|(there, _)| *there == bound)
+    }
+
     /// Where those are bound that nobody has taken.
     pub(crate) fn left(&self) -> Vec<SocketAddr> {
         self.sockets.lock().iter().map(|(bound, _)| *bound).collect()

@@ -17,7 +17,6 @@ use tokio_rustls::TlsAcceptor;
 use crate::flow::Held;
 use crate::http::guard::Abort as _;
 use crate::http::{self, Accepted, Serving};
-use crate::inherited::Inherited;
 use crate::proxied;
 use crate::server::StartError;
 
@@ -40,17 +39,17 @@ pub(crate) fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Takes the socket that was handed over for this address, or binds one. Says where it is bound.
+/// Uses the socket that was handed over for this address, or binds one. Says where it is bound.
 ///
 /// # Errors
 /// [`StartError::Bind`] says what the socket is for.
 pub(crate) fn bind_as(
     purpose: &'static str,
     addr: SocketAddr,
-    inherited: &Inherited,
+    inherited: Option<io::Result<TcpListener>>,
 ) -> Result<(TcpListener, SocketAddr), StartError> {
     let failed = |source| StartError::Bind { purpose, addr, source };
-    let listener = inherited.take(addr).unwrap_or_else(|| bind(addr)).map_err(failed)?;
+    let listener = inherited.unwrap_or_else(|| bind(addr)).map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
 }

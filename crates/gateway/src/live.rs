@@ -95,7 +95,7 @@ impl Live {
         if rules.trusts(source) {
             return Ok(None);
         }
-        let max = self.limits().max_connections_per_source;
+        let max = self.limits().per_source();
         self.sources.share(source, max).map(Some).ok_or(Reason::Overloaded)
     }
 
@@ -162,6 +162,21 @@ mod tests {
         let limits = Limits { max_headers: usize::MAX, max_header_bytes: usize::MAX, ..Limits::default() };
         let guard::Limits { max_headers, max_header_bytes, .. } = guard_settings(&limits).limits;
         assert_eq!((max_headers, max_header_bytes), (10_000, 16 << 20));
+    }
+
+    #[test]
+    fn one_source_has_a_quarter_of_the_connections_unless_it_is_told_otherwise() {
+        for (max_connections, max_connections_per_source, allowed) in
+            [(8, None, 2), (2, None, 1), (8, Some(3), 3)]
+        {
+            let limits = Limits { max_connections, max_connections_per_source, ..Limits::default() };
+            let live = Live::new(limits, Duration::ZERO);
+            let rules = Rules::default();
+            let one = || live.share([192, 0, 2, 1].into(), &rules);
+            let held: Vec<_> = (0..allowed).map(|_| one().unwrap()).collect();
+            assert_eq!(one().unwrap_err(), Reason::Overloaded, "{allowed} of {max_connections}");
+            drop(held);
+        }
     }
 
     async fn settles(live: &Live, free: usize) {

@@ -1,5 +1,6 @@
 //! The public HTTP listeners: those there are, and how a reload adds, changes and removes some.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -27,6 +28,8 @@ pub(crate) struct Publics {
     /// Owner of the accept loops.
     listeners: Scope,
     certificates: Arc<Mutex<Kept>>,
+    /// Sockets that whoever started this process keeps bound, whether there is a listener for them or not.
+    inherited: Arc<Inherited>,
 }
 
 /// One that is served.
@@ -81,24 +84,34 @@ impl Look {
     }
 }
 
-/// Binds a listener.
+/// Binds a listener, unless what was handed over for it is `in_use` by another.
 ///
 /// # Errors
 /// [`StartError`]: its certificate cannot be had, or its address not be bound.
 pub(crate) fn bind(
     listener: &HttpListener,
     inherited: &Inherited,
+    in_use: &[SocketAddr],
     authorities: &mut Authorities,
 ) -> Result<Bound, StartError> {
     let look = Look::new(listener, authorities)?;
-    let (bound, addr) = listener::bind_as("public HTTP", listener.listen, inherited)?;
+    let purpose = "public HTTP";
+    let (bound, addr) = listener::bind_as(purpose, listener.listen, inherited.lend(listener.listen))?;
+    if in_use.contains(&addr) {
+        return Err(StartError::Bind { purpose, addr, source: io::ErrorKind::AddrInUse.into() });
+    }
     Ok(Bound { listener: bound, addr, look, configured: listener.clone() })
 }
 
 impl Publics {
     /// Nothing is open yet.
-    pub(crate) fn new(serving: Arc<Serving>, listeners: Scope, certificates: Arc<Mutex<Kept>>) -> Self {
-        Self { open: Mutex::default(), serving, listeners, certificates }
+    pub(crate) fn new(
+        serving: Arc<Serving>,
+        listeners: Scope,
+        certificates: Arc<Mutex<Kept>>,
+        inherited: Arc<Inherited>,
+    ) -> Self {
+        Self { open: Mutex::default(), serving, listeners, certificates, inherited }
     }
 
     /// Serves a listener from now on.
@@ -139,8 +152,12 @@ impl Publics {
         let mut kept = self.certificates.lock();
         let configured: Vec<_> = open.iter().map(|open| &open.configured).collect();
         let pairs = paired(&configured, wanted).into_iter().zip(wanted);
+        let mut in_use: Vec<_> = open.iter().map(|open| open.addr).collect();
         let steps = pairs.map(|(at, listener)| match at {
-            None => bind(listener, &Inherited::default(), &mut kept.authorities).map(Step::Add),
+            None => bind(listener, &self.inherited, &in_use, &mut kept.authorities).map(|bound| {
+                in_use.push(bound.addr);
+                Step::Add(bound)
+            }),
             Some(at) => step(at, configured[at], listener, &mut kept.authorities),
         });
         let steps = steps.collect::<Result<_, _>>()?;
@@ -184,6 +201,9 @@ impl Publics {
         drop(open);
         for Open { addr, serving, .. } in old.into_iter().flatten() {
             tracing::info!(%addr, purpose = "http", "no longer listening: the configuration has no listener there any more");
+            if self.inherited.has(addr) {
+                tracing::warn!(%addr, "whoever started this gateway keeps the address bound (a socket unit of systemd): clients connect there and wait, and nobody answers; take it out there as well and restart");
+            }
             serving.draining.cancel();
         }
     }

@@ -134,9 +134,13 @@ impl Gateway {
         let control_identity = Identity::load(&config.control.tls, &mut authorities)?;
         let authority = authorities.open(config.authority_directory())?;
         let (doors, control_addr) = bind_control(&config.control, &control_identity, &authority, &inherited)?;
-        let bind = |listener| publics::bind(listener, &inherited, &mut authorities);
-        let bound = config.http.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
-        refuse_strays(&inherited, config.tcp.as_ref())?;
+        let inherited = Arc::new(inherited);
+        let mut bound: Vec<publics::Bound> = Vec::new();
+        for listener in &config.http {
+            let in_use: Vec<_> = bound.iter().map(|bound| bound.addr).collect();
+            bound.push(publics::bind(listener, &inherited, &in_use, &mut authorities)?);
+        }
+        refuse_strays(&inherited, &bound, config.tcp.as_ref())?;
         let enrolling =
             Arc::new(Enrolling::new(authority, &control_identity, &config.state, control_addr.port()));
 
@@ -159,7 +163,7 @@ impl Gateway {
             via: name_in_via()?,
             scope: flows.clone(),
         });
-        let ports = Ports::new(config.tcp, inherited, Arc::clone(&plane), listeners.clone());
+        let ports = Ports::new(config.tcp, Arc::clone(&inherited), Arc::clone(&plane), listeners.clone());
         let serving = Arc::new(Serving::new(Arc::clone(&plane), connections.clone()));
         let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let admin = Arc::new(Admin::new(Parted {
@@ -207,7 +211,8 @@ impl Gateway {
         let (authority_pem, control_served) =
             (control_identity.authority.clone(), control_identity.replaceable());
         let certificates = Arc::new(Mutex::new(Kept { authorities, identities: vec![control_identity] }));
-        let publics = Publics::new(Arc::clone(&serving), listeners.clone(), Arc::clone(&certificates));
+        let publics =
+            Publics::new(Arc::clone(&serving), listeners.clone(), Arc::clone(&certificates), inherited);
         bound.into_iter().for_each(|bound| publics.add(bound));
         asking.spawn("certificates", certificates::keep(certificates));
         let reloadable = Reloadable {
@@ -346,7 +351,8 @@ fn bind_control(
     // A port that the system picks for TCP may be taken for UDP; then it is asked for another one.
     let tries = if control.listen.port() == 0 { 10 } else { 1 };
     for left in (0..tries).rev() {
-        let (listener, addr) = listener::bind_as("control port", control.listen, inherited)?;
+        let (listener, addr) =
+            listener::bind_as("control port", control.listen, inherited.take(control.listen))?;
         if !control.quic {
             return Ok((Doors { listener, tls, quic: None }, addr));
         }
@@ -368,8 +374,14 @@ fn bind_control(
 }
 
 /// A socket that was handed over for nothing is a mistake somewhere: its connections would wait in vain.
-fn refuse_strays(inherited: &Inherited, tcp: Option<&TcpServices>) -> Result<(), StartError> {
-    let is_stray = |addr: &SocketAddr| !tcp.is_some_and(|tcp| tcp.allows(addr.port()));
+fn refuse_strays(
+    inherited: &Inherited,
+    publics: &[publics::Bound],
+    tcp: Option<&TcpServices>,
+) -> Result<(), StartError> {
+    let is_stray = |addr: &SocketAddr| {
+        !publics.iter().any(|bound| bound.addr == *addr) && !tcp.is_some_and(|tcp| tcp.allows(addr.port()))
+    };
     inherited.left().into_iter().find(is_stray).map_or(Ok(()), |addr| Err(StartError::Stray { addr }))
 }
 

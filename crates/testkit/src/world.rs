@@ -39,6 +39,7 @@ pub struct Plan {
     agents: Vec<AgentPlan>,
     sink: Sink,
     guard: FlushGuard,
+    inherited: Vec<std::net::TcpListener>,
 }
 
 /// What one agent will be.
@@ -223,6 +224,13 @@ impl Plan {
         self
     }
 
+    /// Hands the gateway a socket that was bound before it began.
+    #[must_use]
+    pub fn inherit(mut self, listener: std::net::TcpListener) -> Self {
+        self.inherited.push(listener);
+        self
+    }
+
     /// Changes the gateway's limits.
     #[must_use]
     pub fn limits(self, change: impl FnOnce(&mut Limits)) -> Self {
@@ -246,10 +254,11 @@ impl Plan {
 
     /// Starts everything and waits until all agents are connected. A gateway without HTTP listeners has none to ask.
     pub async fn run(self) -> World {
-        let Self { config, workers, agents, sink, guard } = self;
+        let Self { config, workers, agents, sink, guard, inherited } = self;
+        let inherited = Inherited::new(inherited).unwrap();
         let captured = Captured::start();
         let workers = Workers::start(workers).unwrap();
-        let gateway = Gateway::start_on(config.clone(), Inherited::default(), &workers).await.unwrap();
+        let gateway = Gateway::start_on(config.clone(), inherited, &workers).await.unwrap();
         let mut world = World {
             http: gateway.http_addrs().first().copied().unwrap_or_else(any_port),
             https: gateway.http_addrs().get(1).copied().unwrap_or_else(any_port),
@@ -321,7 +330,7 @@ impl World {
             process_log: None,
             revision: "test",
         };
-        Plan { config, workers: 1, agents: Vec::new(), sink, guard }
+        Plan { config, workers: 1, agents: Vec::new(), sink, guard, inherited: Vec::new() }
     }
 
     /// Where the cleartext listener is.

@@ -272,8 +272,24 @@ const TRUSTED_PROXIES: Row = Row::list(
 const ACCESS_SECTION: Section =
     Section { title: "access", doc: "Who may use the public listeners.", rows: &[ALLOW, TRUSTED_PROXIES] };
 
+/// A bound that has a default of its own, and one that follows from another where it is not written.
+macro_rules! limit {
+    (Default read $reader:ident, $fields:ident, $key:path) => {
+        $reader.value(&$fields, &$key)
+    };
+    (Optional read $reader:ident, $fields:ident, $key:path) => {
+        $reader.optional(&$fields, &$key)
+    };
+    (Default of $field:ident) => {
+        $field?
+    };
+    (Optional of $field:ident) => {
+        $field
+    };
+}
+
 macro_rules! limits {
-    ($($field:ident: $kind:ty = $form:ident, $default:literal, $doc:literal;)+) => {
+    ($($field:ident: $kind:ty = $form:ident, $presence:ident($text:literal), $doc:literal;)+) => {
         mod limit {
             use super::*;
             $(
@@ -281,7 +297,7 @@ macro_rules! limits {
                 pub(super) const $field: Key<$kind> = Key {
                     name: stringify!($field),
                     kind: &$form,
-                    presence: Presence::Default($default),
+                    presence: Presence::$presence($text),
                     doc: $doc,
                 };
             )+
@@ -295,30 +311,30 @@ macro_rules! limits {
 
         fn limits(reader: &mut Reader<'_>, root: &Fields<'_>) -> Option<Limits> {
             let fields = reader.map(root, LIMITS, &LIMITS_SECTION)?;
-            $(let $field = reader.value(&fields, &limit::$field);)+
-            Some(Limits { $($field: $field?),+ })
+            $(let $field = limit!($presence read reader, fields, limit::$field);)+
+            Some(Limits { $($field: limit!($presence of $field)),+ })
         }
     };
 }
 
 limits! {
-    max_connections: usize = COUNT, "65536", "Public connections at once; more wait in the kernel's queue.";
-    max_connections_per_source: usize = COUNT, "16384",
+    max_connections: usize = COUNT, Default("65536"), "Public connections at once; more wait in the kernel's queue.";
+    max_connections_per_source: usize = COUNT, Optional("a quarter of max_connections"),
         "Of these, from one address (of IPv6, one /64) that is no trusted proxy; more are reset.";
-    max_sessions: usize = COUNT, "20000", "Sessions of agents at once.";
-    max_header_bytes: usize = HEAD_SIZE, "64KiB", "Size of a request's head; at most 16MiB.";
-    max_headers: usize = FIELD_COUNT, "100", "Header fields of a request; at most 10000.";
-    header_timeout: Duration = DURATION, "10s", "Until a request's head, or a TLS handshake, must be complete.";
-    idle_timeout: Duration = DURATION, "75s", "How long a connection may stay open without a request on it.";
-    stall_timeout: Duration = DURATION, "2m",
+    max_sessions: usize = COUNT, Default("20000"), "Sessions of agents at once.";
+    max_header_bytes: usize = HEAD_SIZE, Default("64KiB"), "Size of a request's head; at most 16MiB.";
+    max_headers: usize = FIELD_COUNT, Default("100"), "Header fields of a request; at most 10000.";
+    header_timeout: Duration = DURATION, Default("10s"), "Until a request's head, or a TLS handshake, must be complete.";
+    idle_timeout: Duration = DURATION, Default("75s"), "How long a connection may stay open without a request on it.";
+    stall_timeout: Duration = DURATION, Default("2m"),
         "How long a client may let a body stand still that it sends, or a response that it does not read.";
-    connect_timeout: Duration = DURATION, "10s", "How long the agent may take to connect to the upstream.";
-    response_timeout: Duration = DURATION, "5m",
+    connect_timeout: Duration = DURATION, Default("10s"), "How long the agent may take to connect to the upstream.";
+    response_timeout: Duration = DURATION, Default("5m"),
         "How long the upstream may take from the end of the request to the head of its response.";
-    agent_wait: Duration = DURATION_OR_ZERO, "5s",
+    agent_wait: Duration = DURATION_OR_ZERO, Default("5s"),
         "How long a request waits for an agent of a known service to come back before it is refused.";
-    max_idle_streams: usize = COUNT_OR_ZERO, "1024", "Idle streams kept open per endpoint for the next request.";
-    max_auth_failures: u32 = SMALL_COUNT, "20",
+    max_idle_streams: usize = COUNT_OR_ZERO, Default("1024"), "Idle streams kept open per endpoint for the next request.";
+    max_auth_failures: u32 = SMALL_COUNT, Default("20"),
         "Failed authentications per source address and minute before further ones are told `rate_limited`; the right token is let in all the same.";
 }
 
@@ -359,6 +375,19 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<GatewaySettin
     let state = state::state(reader, &root, control.as_ref().map(|control| &control.tls));
     let access = access(reader, &root);
     let limits = limits(reader, &root);
+    if let Some(limits) = &limits
+        && let Some(one) = limits.max_connections_per_source.filter(|one| *one > limits.max_connections)
+    {
+        let what = format!(
+            "limits.max_connections_per_source is {one}, and limits.max_connections only {}",
+            limits.max_connections
+        );
+        reader.problem(
+            root.value_at(LIMITS.name),
+            what,
+            "write fewer, or leave it out: one source has a quarter then",
+        );
+    }
     let request_log = reader.value(&root, &REQUEST_LOG);
     let log = shared::log(reader, &root);
     let drain_timeout = reader.value(&root, &shared::DRAIN_TIMEOUT);

@@ -548,3 +548,17 @@ forwards: [{listen: '127.0.0.1:1'}, {listen: '127.0.0.1:2', to: 'h:1', service: 
     let config = parse("gateway.yaml", directory.path(), text, gateway::read).unwrap().config.config;
     assert!(config.client_forwarding && config.tcp.is_some());
 }
+
+#[test]
+fn one_source_is_not_given_more_connections_than_there_are() {
+    let text = "tokens: [{name: a, token: file:token}]\nlimits: {max_connections: 10, max_connections_per_source: 11}\n";
+    let directory = directory();
+    let error = parse("gateway.yaml", directory.path(), text, gateway::read).unwrap_err().to_string();
+    assert!(
+        error.contains("max_connections_per_source is 11, and limits.max_connections only 10"),
+        "{error}"
+    );
+    let text = text.replace("11", "10");
+    let limits = parse("gateway.yaml", directory.path(), &text, gateway::read).unwrap().config.config.limits;
+    assert_eq!(limits.max_connections_per_source, Some(10));
+}

@@ -31,7 +31,7 @@ struct Inner {
     settings: ArcSwapOption<TcpServices>,
     /// Ports of the gateway's own listeners, told apart from those of strangers.
     own: Mutex<Vec<u16>>,
-    inherited: Inherited,
+    inherited: Arc<Inherited>,
     bound: Mutex<Bound>,
     routed: Mutex<Routed>,
     plane: Arc<DataPlane>,
@@ -96,7 +96,7 @@ impl Ports {
     /// Nothing is bound yet.
     pub(crate) fn new(
         settings: Option<TcpServices>,
-        inherited: Inherited,
+        inherited: Arc<Inherited>,
         plane: Arc<DataPlane>,
         listeners: Scope,
     ) -> Self {

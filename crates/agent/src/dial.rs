@@ -281,7 +281,7 @@ pub(crate) const fn label(error: &DialError) -> &'static str {
         DialError::ProxyUnreachable { .. } => "proxy_unreachable",
         DialError::Proxy { source: ProxyError::Login { .. }, .. } => "proxy_login",
         DialError::Proxy { .. } => "proxy_refused",
-        DialError::Tls { .. } => "tls",
+        DialError::Tls { .. } | DialError::Cleartext(_) => "tls",
         DialError::NoSessionProtocol(_) | DialError::WebSocket { .. } => "no_gateway",
         DialError::Timeout { .. } => "timeout",
     }

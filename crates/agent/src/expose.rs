@@ -117,7 +117,7 @@ impl Exposed {
         *vain = (Some(Instant::now()), 0);
         drop(vain);
         let service = &header.service;
-        tracing::warn!(%service, %reason, suppressed, "the gateway asked for a stream that it cannot have");
+        tracing::warn!(%service, %reason, suppressed = (suppressed > 0).then_some(suppressed), "the gateway asked for a stream that it cannot have");
     }
 }
 

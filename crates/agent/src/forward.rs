@@ -125,7 +125,7 @@ impl Forwarder {
             (None, Reason::AgentLost) => "there is no session to a gateway, or it ended",
             (None, reason) => reason.explanation(),
         };
-        tracing::warn!(service = %self.service, %reason, suppressed, "a connection was not carried to its end: {text}");
+        tracing::warn!(service = %self.service, %reason, suppressed = (suppressed > 0).then_some(suppressed), "a connection was not carried to its end: {text}");
     }
 
     async fn carry(&self, mut tcp: TcpStream, peer: SocketAddr) {

@@ -233,7 +233,9 @@ pub(crate) fn gateway_failed(cause: &adit_gateway::StartError) -> CliError {
             "configure a listener there, or take the socket out of the socket unit".to_owned()
         }
         adit_gateway::StartError::Tls { .. } => {
-            "check the certificate and key files, and who may read them".to_owned()
+            "check the certificate and key files, and who may read them; where the gateway makes its own, --auto-tls-path or \
+             --state-dir names another directory for them (control.tls.auto.directory in a file)"
+                .to_owned()
         }
         adit_gateway::StartError::State { .. } => {
             "check that no other gateway uses the state directory, and that this user may read and write it"

@@ -190,7 +190,7 @@ fn clean(text: &Secret, key: &str) -> Result<Secret, CliError> {
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(CliError::usage(format!("{key} cannot be used as a token"))
             .because("it has spaces, line ends or characters other than ASCII in it")
-            .next("make a new one: head -c 16 /dev/urandom | shasum | cut -d ' ' -f 1"));
+            .next("make a new one: head -c 16 /dev/urandom | od -An -tx1 | tr -d ' \\n'"));
     }
     Secret::new(text.to_owned()).map_err(|_empty| empty(key))
 }

@@ -33,6 +33,7 @@ use crate::sessions::{Arrival, Decided, Registration, Sessions, Shown};
 use crate::tcp::ports::Ports;
 use adit_tunnel::transport::quic::Listener;
 use keys::Keys;
+use pace::some;
 use penalty::Penalties;
 use quic::Door;
 use unproved::{Place, Unproved};
@@ -334,7 +335,7 @@ impl ControlPort {
         if served != granted {
             self.observe.offer_denied(Reason::ForwardingDenied);
             if let Some(suppressed) = self.penalties.log.next() {
-                tracing::warn!(peer = %caller.peer, identity = %who, suppressed, "an agent is let in without what it wants forwarded: this gateway connects nowhere on behalf of agents");
+                tracing::warn!(peer = %caller.peer, identity = %who, suppressed = some(suppressed), "an agent is let in without what it wants forwarded: this gateway connects nowhere on behalf of agents");
             }
         }
         if hello.capabilities & capabilities::NOTICES != 0 {
@@ -452,7 +453,7 @@ impl ControlPort {
             && let Some(suppressed) = self.penalties.log.next()
         {
             let (offer, count) = (&first.service, unreached.len());
-            tracing::warn!(%peer, identity = %who, %offer, count, suppressed, "an agent offers hosts, and nobody reaches them: this gateway has no HTTP listener");
+            tracing::warn!(%peer, identity = %who, %offer, count, suppressed = some(suppressed), "an agent offers hosts, and nobody reaches them: this gateway has no HTTP listener");
         }
         unreached
     }
@@ -461,7 +462,7 @@ impl ControlPort {
         for Notice { service, reason, message } in denied {
             self.observe.offer_denied(*reason);
             if let Some(suppressed) = self.penalties.log.next() {
-                tracing::warn!(%peer, identity = %who, offer = %service, %reason, suppressed, "an offer is not taken: {message}");
+                tracing::warn!(%peer, identity = %who, offer = %service, %reason, suppressed = some(suppressed), "an offer is not taken: {message}");
             }
         }
     }
@@ -490,7 +491,7 @@ impl ControlPort {
         };
         if let Some(suppressed) = pace.next() {
             let text = &refused.message;
-            tracing::warn!(%peer, reason = %refused.reason, suppressed, "refused a session: {text}");
+            tracing::warn!(%peer, reason = %refused.reason, suppressed = some(suppressed), "refused a session: {text}");
         }
         if let Err(error) = handshake::refuse(io, &refused).await {
             tracing::debug!(%peer, %error, "the refused peer did not listen");

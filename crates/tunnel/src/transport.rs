@@ -93,6 +93,11 @@ pub enum DialError {
         #[source]
         source: io::Error,
     },
+    /// The other end does not speak TLS.
+    #[error(
+        "TLS with {0} failed: what answers speaks no TLS; is it a gateway's control port (8123 by default), not a public one?"
+    )]
+    Cleartext(String),
     /// The host is neither a DNS name nor an address.
     #[error("`{0}` is neither a DNS name nor an address")]
     Name(String),
@@ -280,7 +285,12 @@ async fn try_dial(
     let name = ServerName::try_from(host.to_owned()).map_err(|_invalid| DialError::Name(host.to_owned()))?;
     let tcp = route.connect().await?;
     reached.store(true, Ordering::Relaxed);
-    let tls_failed = |source| DialError::Tls { addr: route.addr(), source };
+    let tls_failed = |source: io::Error| match source.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
+            DialError::Cleartext(route.addr())
+        }
+        _ => DialError::Tls { addr: route.addr(), source },
+    };
     let connecting = TlsConnector::from(Arc::clone(tls)).connect(name, ReadAhead::new(tcp));
     let mut stream = connecting.await.map_err(tls_failed)?;
     stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER));

@@ -34,12 +34,18 @@ struct Which {
     /// Only about the resource of this name.
     #[arg(long, value_name = "NAME")]
     name: Option<Name>,
-    /// Only by this one: identity:alice, token:ops, local.
-    #[arg(long, value_name = "ACTOR")]
+    /// Only by this one: identity:alice, or alice for short; token:ops; local.
+    #[arg(long, value_name = "ACTOR", value_parser = actor)]
     actor: Option<String>,
     /// Only what follows this record, by its number.
     #[arg(long, value_name = "NUMBER")]
     after: Option<u64>,
+}
+
+/// An actor as records name it. Most are identities, so a bare name is one's.
+#[expect(clippy::unnecessary_wraps, reason = "the parser of the command line wants it so")]
+fn actor(text: &str) -> Result<String, std::convert::Infallible> {
+    Ok(if text == "local" || text.contains(':') { text.to_owned() } else { format!("identity:{text}") })
 }
 
 impl Which {
@@ -67,8 +73,8 @@ pub(crate) struct List {
     #[command(flatten)]
     which: Which,
     /// At most so many records.
-    #[arg(long, value_name = "COUNT", default_value_t = 50)]
-    limit: usize,
+    #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
     #[command(flatten)]
     form: FormArgs,
     #[command(flatten)]
@@ -230,6 +236,12 @@ impl Events {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bare_name_is_the_actor_of_an_identity() {
+        let read = ["carl", "identity:carl", "token:ops", "local"].map(|text| actor(text).unwrap());
+        assert_eq!(read, ["identity:carl", "identity:carl", "token:ops", "local"]);
+    }
 
     #[test]
     fn events_are_found_however_they_are_cut() {

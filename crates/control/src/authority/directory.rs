@@ -12,7 +12,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::issuing::Issuing;
 use super::{AuthorityError, certify};
-use crate::model::Timestamp;
+use crate::model::{Timestamp, rfc3339};
 
 /// The names of a certificate and its key.
 pub(super) struct Pair {
@@ -159,7 +159,7 @@ fn certified(
     let certificate = certify::intermediate(&key, root, root_key, now)?;
     write(&directory.join(INTERMEDIATE.certificate), &certify::pem(&certificate))?;
     let issuing = Issuing::new(key, certificate, root)?;
-    tracing::info!(directory = %directory.display(), until = issuing.not_after, "the root signed an intermediate");
+    tracing::info!(directory = %directory.display(), until = rfc3339(issuing.not_after), "the root signed an intermediate");
     Ok(issuing)
 }
 

@@ -59,10 +59,11 @@ impl ChangeError {
     }
 
     pub(super) fn exists(kind: Kind, name: impl fmt::Display) -> Self {
+        let article = if kind == Kind::Identity { "an" } else { "a" };
         Self::client(
             "exists",
             409,
-            format!("there is a {kind} `{name}` already"),
+            format!("there is {article} {kind} `{name}` already"),
             "choose another name, or replace it with PUT",
         )
     }

@@ -104,7 +104,10 @@ impl Problem {
             status: 403,
             message: format!("{who} may not use the admin interface"),
             fault: Fault::Policy,
-            next: "whoever may can give it the right: `admin: true` on the identity or the token".to_owned(),
+            next: who.strip_prefix("identity:").map_or_else(
+                || "use the token of an administrator, or an identity with the admin right".to_owned(),
+                |name| format!("an administrator can give it the right: adit identity update {name} --admin"),
+            ),
         }
         .into()
     }

@@ -20,6 +20,11 @@ struct State {
     suppressed: u64,
 }
 
+/// A field of a line that is left out where there is nothing to count.
+pub(super) fn some(suppressed: u64) -> Option<u64> {
+    (suppressed > 0).then_some(suppressed)
+}
+
 impl Pace {
     pub(super) const fn new(max: u32, each: Duration) -> Self {
         Self { max, each, state: Mutex::new(State { since: None, passed: 0, suppressed: 0 }) }
@@ -51,6 +56,7 @@ mod tests {
         assert_eq!(said[..3], [Some(0), Some(0), None]);
         assert_eq!(said.iter().flatten().count(), 2);
         tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!((some(0), some(998)), (None, Some(998)));
         assert_eq!((pace.next(), pace.next(), pace.next()), (Some(998), Some(0), None));
     }
 }

@@ -1,6 +1,7 @@
 //! `adit route …`.
 
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use adit_control::model::{Kind, Resource, Route};
 use adit_proto::name::Name;
@@ -33,9 +34,26 @@ pub(crate) struct Create {
     common: Common,
 }
 
+/// A port of a route.
+#[derive(Debug)]
+struct Port(u16);
+
+impl FromStr for Port {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let port = text.parse().ok().filter(|&port: &u16| port != 0).map(Port);
+        port.ok_or_else(|| "a route leads from single ports, 1 to 65535".to_owned())
+    }
+}
+
+fn numbers(ports: Vec<Port>) -> Vec<u16> {
+    ports.into_iter().map(|Port(number)| number).collect()
+}
+
 /// Creates a route.
 pub(crate) async fn create(args: Create) -> Result<ExitCode, CliError> {
-    let (hosts, ports) = (parts("--hosts", &args.hosts)?, parts("--ports", &args.ports)?);
+    let (hosts, ports) = (parts("--hosts", &args.hosts)?, numbers(parts("--ports", &args.ports)?));
     let route = Route { name: args.name, hosts, ports, service: args.service };
     common::create(&args.common, Resource::Route(route)).await
 }
@@ -64,7 +82,7 @@ pub(crate) struct Update {
 /// Changes a route.
 pub(crate) async fn update(args: Update) -> Result<ExitCode, CliError> {
     let hosts = new_parts("--hosts", args.hosts.as_deref())?;
-    let ports = new_parts("--ports", args.ports.as_deref())?;
+    let ports = new_parts("--ports", args.ports.as_deref())?.map(numbers);
     common::update(&args.common, Kind::Route, &args.name, |resource| {
         if let Resource::Route(route) = resource {
             route.hosts = hosts.unwrap_or_else(|| route.hosts.clone());
@@ -74,4 +92,23 @@ pub(crate) async fn update(args: Update) -> Result<ExitCode, CliError> {
         Ok(())
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_port_is_told_as_that() {
+        let wrong = |text: &str| parts::<Port>("--ports", &[text.to_owned()]).unwrap_err().to_string();
+        for text in ["99999", "0", "x", "8000-8010"] {
+            assert_eq!(
+                wrong(text),
+                format!(
+                    "error: --ports `{text}` cannot be used: a route leads from single ports, 1 to 65535"
+                )
+            );
+        }
+        assert_eq!(numbers(parts("--ports", &["80,443".to_owned()]).unwrap()), [80, 443]);
+    }
 }

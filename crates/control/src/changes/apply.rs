@@ -1,6 +1,7 @@
 //! Batches of changes to resources: one transaction each, or one look at what it would do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use adit_proto::name::Name;
@@ -15,8 +16,36 @@ use super::kept;
 use super::view::{Stored, View};
 use super::{Changes, Plan};
 use crate::audit::{self, Actor, AuditAction};
-use crate::model::{Kind, Model, Resource, Timestamp, Token};
+use crate::model::{Kind, Model, Resource, Role, Timestamp, Token};
 use crate::store::{Expect, Revision};
+
+/// A resource whose lists say everything once, as the first mention has it. That is all that they mean; what a route
+/// claims twice is refused, because there it is more likely to be a mistake.
+fn each_once(mut resource: Resource) -> Resource {
+    fn once<T, K: Eq + Hash>(list: &mut Vec<T>, key: impl Fn(&T) -> K) {
+        let mut seen = HashSet::with_capacity(list.len());
+        list.retain(|it| seen.insert(key(it)));
+    }
+    match &mut resource {
+        Resource::Identity(it) => once(&mut it.attributes, Name::clone),
+        Resource::Service(it) => {
+            once(&mut it.attributes, Name::clone);
+            once(&mut it.configs, Name::clone);
+        }
+        Resource::ServicePolicy(it) => {
+            once(&mut it.service_roles, Role::clone);
+            once(&mut it.identity_roles, Role::clone);
+        }
+        Resource::Token(it) => {
+            once(&mut it.attributes, Name::clone);
+            it.limits.hosts.iter_mut().for_each(|list| once(list, ToString::to_string));
+            it.limits.ports.iter_mut().for_each(|list| once(list, |ports| ports.0.clone()));
+            it.limits.services.iter_mut().for_each(|list| once(list, Name::clone));
+        }
+        Resource::Config(_) | Resource::Route(_) => {}
+    }
+    resource
+}
 
 /// A change to one resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -305,7 +334,7 @@ impl Scratch {
         match change {
             Change::Create(resource) | Change::Update(resource, _) | Change::Put(resource) => {
                 check::alone(resource)?;
-                self.put(resource.clone());
+                self.put(each_once(resource.clone()));
             }
             Change::Delete(..) => self.delete(about),
         }

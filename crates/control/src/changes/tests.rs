@@ -101,6 +101,32 @@ async fn furnished() -> Arc<Changes> {
 }
 
 #[tokio::test]
+async fn what_a_list_says_twice_is_kept_once() {
+    let changes = empty().await;
+    let twice = |attributes: &[&str], roles: &[&str]| {
+        vec![
+            resource(json!({ "kind": "identity", "name": "laptop", "attributes": attributes })),
+            resource(json!({ "kind": "service", "name": "wiki", "attributes": attributes })),
+            resource(json!({
+                "kind": "service-policy", "name": "p", "type": "Dial",
+                "service_roles": roles, "identity_roles": roles,
+            })),
+            resource(json!({
+                "kind": "token", "name": "t", "attributes": attributes, "limits": { "services": attributes },
+            })),
+        ]
+    };
+    changes.put_all(twice(&["b", "a", "B", "b"], &["#b", "#all", "#B", "#ALL"])).await;
+    let once = twice(&["b", "a"], &["#b", "#all"]);
+    for wanted in &once {
+        assert_eq!(changes.model().get(wanted.kind(), wanted.name()).as_ref(), Some(wanted));
+    }
+    let before = changes.revision();
+    changes.put_all(twice(&["b", "a", "a"], &["#b", "#all"])).await;
+    assert_eq!(changes.revision(), before, "it says the same");
+}
+
+#[tokio::test]
 async fn a_write_can_be_read_when_it_returns_and_says_what_it_did() {
     let changes = empty().await;
     let before = changes.snapshots.current().generation();

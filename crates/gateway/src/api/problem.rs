@@ -81,14 +81,18 @@ impl Problem {
         self
     }
 
+    /// Who asks has failed too often, and hears no more for so many seconds.
+    pub(crate) fn barred(seconds: u64) -> Self {
+        let (code, status) = (Reason::RateLimited.label(), Reason::RateLimited.status());
+        let next = "wait a minute; the right token is let in all the same";
+        let mut problem = Self::client(code, status, "too many failed attempts from this address", next);
+        problem.header = Some((header::RETRY_AFTER, HeaderValue::from(seconds)));
+        problem
+    }
+
     /// Who asks has not shown who it is.
     pub(crate) fn unproven(reason: Reason) -> Self {
         let (code, status) = (reason.label(), reason.status());
-        if reason == Reason::RateLimited {
-            let next = "wait a minute; the right token is let in all the same";
-            return Self::client(code, status, "too many failed attempts from this address", next)
-                .with(header::RETRY_AFTER, "60");
-        }
         let next = "send the token of an administrator as `Authorization: Bearer TOKEN`, or use an identity's certificate";
         let message = match reason {
             Reason::Unauthorized => "this needs a credential, and none that is good was shown",
@@ -116,7 +120,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response<Body> {
         let ChangeError { code, status, message, fault, next } = *self.error;
-        let fault = fault.label().to_owned();
+        let (fault, message) = (fault.label().to_owned(), shortened(message));
         let body = ErrorAnswer { error: ErrorDetail { code: code.to_owned(), message, fault, next } };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = answer::json(status, &body);
@@ -128,5 +132,68 @@ impl IntoResponse for Problem {
             headers.insert(name, value);
         }
         response
+    }
+}
+
+/// Characters of what stands in quotes, most often the asker's own, that an answer repeats.
+const QUOTED: usize = 100;
+/// Characters of a whole message, of its begin and of its end. Most of it is quoted whatever its quotes are.
+const ENDS: (usize, usize) = (3000, 1000);
+
+/// A message as it was, unless it repeats at length what it is about.
+fn shortened(message: String) -> String {
+    if message.len() <= QUOTED {
+        return message;
+    }
+    let mut short = String::new();
+    // Where a quote opens, and its mark; whatever has no end is none.
+    let mut rest = message.as_str();
+    while let Some((at, mark)) = rest.char_indices().find(|(_, c)| matches!(c, '`' | '"')) {
+        let (before, quote) = rest.split_at(at);
+        let inner = quote.strip_prefix(mark).unwrap_or_default();
+        let Some((inner, behind)) = inner.split_once(mark) else { break };
+        short.push_str(before);
+        short.push(mark);
+        match inner.char_indices().nth(QUOTED) {
+            Some((cut, _)) => short.extend([inner.get(..cut).unwrap_or_default(), "…"]),
+            None => short.push_str(inner),
+        }
+        short.push(mark);
+        rest = behind;
+    }
+    short.push_str(rest);
+    let count = short.chars().count();
+    if count <= ENDS.0 + ENDS.1 {
+        return short;
+    }
+    let begin = short.chars().take(ENDS.0);
+    begin.chain(" … ".chars()).chain(short.chars().skip(count - ENDS.1)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sent_is_not_repeated_at_length() {
+        let long = "x".repeat(500_000);
+        let short = "x".repeat(QUOTED);
+        for (message, answered) in [
+            (format!("`{long}`: too long"), format!("`{short}…`: too long")),
+            (
+                format!("type: string \"{long}\", expected `{long}` at line 1"),
+                format!("type: string \"{short}…\", expected `{short}…` at line 1"),
+            ),
+            (format!("`{short}` and `a` it's"), format!("`{short}` and `a` it's")),
+            (
+                format!("service `wiki` {short} has no end: `"),
+                format!("service `wiki` {short} has no end: `"),
+            ),
+            ("é".repeat(4000), "é".repeat(4000)),
+            ("é".repeat(4001), format!("{} … {}", "é".repeat(3000), "é".repeat(1000))),
+        ] {
+            assert_eq!(shortened(message), answered);
+        }
+        assert!(shortened(format!("`{long} is open")).chars().count() < 4100);
     }
 }

@@ -51,17 +51,25 @@ fn is_accepted(headers: &HeaderMap, media: &str) -> bool {
         says_something = true;
         let mut parts = range.split(';').map(str::trim);
         let Some(closeness) = closeness(parts.next().unwrap_or_default(), media) else { continue };
-        let is_refused = parts.any(|part| {
-            part.split_once('=').is_some_and(|(name, weight)| {
-                name.trim().eq_ignore_ascii_case("q")
-                    && weight.trim().parse::<f32>().is_ok_and(|it| it <= 0.0)
-            })
+        let weight = parts.find_map(|part| {
+            let (name, weight) = part.split_once('=')?;
+            name.trim().eq_ignore_ascii_case("q").then_some(weight.trim())
         });
+        // A range whose weight is none says nothing.
+        let Some(is_taken) = weight.map_or(Some(true), is_taken) else { continue };
         if best.is_none_or(|(closest, _)| closest < closeness) {
-            best = Some((closeness, !is_refused));
+            best = Some((closeness, is_taken));
         }
     }
     best.map_or(!says_something, |(_, takes)| takes)
+}
+
+/// Whether a range with this weight is taken; `None`: it is no number from 0 to 1 (RFC 9110 §12.4.2; that it has three
+/// decimals at most is not insisted on).
+fn is_taken(weight: &str) -> Option<bool> {
+    let is_decimal = weight.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let weight: f32 = weight.parse().ok().filter(|_| is_decimal)?;
+    (0.0..=1.0).contains(&weight).then_some(weight > 0.0)
 }
 
 fn text(value: &HeaderValue) -> Option<&str> {
@@ -175,6 +183,14 @@ mod tests {
             ("*/*, application/json;q=0", false, true),
             ("application/json, */*;q=0", true, false),
             ("text/html", false, false),
+            ("*/*;q=abc", false, false),
+            ("*/*;q=nan", false, false),
+            ("*/*;q=-1", false, false),
+            ("*/*;q=1.5", false, false),
+            ("*/*;q=", false, false),
+            ("application/json;q=inf, */*;q=0", false, false),
+            ("application/json;q=1e0, */*", true, true),
+            ("*/*; Q = 1.000", true, true),
             ("nonsense", false, false),
         ] {
             let got = (accepts(accept, "application/json"), accepts(accept, "text/event-stream"));

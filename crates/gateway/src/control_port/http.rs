@@ -193,12 +193,19 @@ async fn answer(request: Request<Incoming>, caller: &Caller, port: &Arc<ControlP
 async fn admin(request: Request<Incoming>, caller: &Caller, port: &Arc<ControlPort>) -> Response<Body> {
     let path = request.uri().path();
     if Admin::is_open(request.method(), path) {
-        let failed = || port.held_against(caller).err().map(Problem::unproven);
+        let failed = || port.held_against(caller).err().map(|reason| no_proof(reason, caller, port));
         return port.admin.answer_anybody(request, caller, failed).await;
     }
     match port.prove(request.method(), path, request.headers(), caller) {
         Ok(proven) => port.admin.answer(request, proven, caller.clone()).await,
-        Err(reason) => port.admin.refuse(path, Problem::unproven(reason)),
+        Err(reason) => port.admin.refuse(path, no_proof(reason, caller, port)),
+    }
+}
+
+fn no_proof(reason: Reason, caller: &Caller, port: &ControlPort) -> Problem {
+    match reason {
+        Reason::RateLimited => Problem::barred(port.penalties.retry_after(caller.peer.ip())),
+        _ => Problem::unproven(reason),
     }
 }
 
@@ -227,7 +234,7 @@ fn protected<B>(
 ) -> Response<Body> {
     let proven = match port.prove(request.method(), request.uri().path(), request.headers(), caller) {
         Ok(proven) => proven,
-        Err(reason) => return unproven(reason),
+        Err(reason) => return unproven(reason, || port.penalties.retry_after(caller.peer.ip())),
     };
     let snapshot = port.snapshots.current();
     let may = match endpoint {
@@ -269,12 +276,12 @@ fn not_for(endpoint: Endpoint, who: &Who) -> String {
     format!("{who} may not read /status: that takes a token without limits, or the admin right\n")
 }
 
-fn unproven(reason: Reason) -> Response<Body> {
+fn unproven(reason: Reason, retry_after: impl FnOnce() -> u64) -> Response<Body> {
     match reason {
         Reason::RateLimited => {
             let text = "too many failed attempts from this address; the right token is let in all the same, so this is not it\n";
             let mut response = refusal(reason, text);
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after()));
             response
         }
         Reason::Revoked => refusal(reason, "this certificate is not good any more; enroll again\n"),

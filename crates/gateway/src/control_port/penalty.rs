@@ -40,11 +40,21 @@ impl Penalties {
 
     /// Whether this address has used up its failures.
     pub(crate) fn is_barred(&self, address: IpAddr) -> bool {
+        self.barred_for(address).is_some()
+    }
+
+    /// How much longer this address hears no more than that it has used up its failures; `None`: it has not.
+    pub(crate) fn barred_for(&self, address: IpAddr) -> Option<Duration> {
         let max = self.live.limits().max_auth_failures;
         let sources = self.sources.lock();
-        sources
-            .get(&source(address))
-            .is_some_and(|&(since, failures)| failures >= max && since.elapsed() < WINDOW)
+        let &(since, failures) = sources.get(&source(address))?;
+        let left = WINDOW.checked_sub(since.elapsed()).filter(|left| !left.is_zero())?;
+        (failures >= max).then_some(left)
+    }
+
+    /// The same in whole seconds, as `Retry-After` says it: when they are over, it is free.
+    pub(crate) fn retry_after(&self, address: IpAddr) -> u64 {
+        self.barred_for(address).map_or(1, |left| left.as_millis().div_ceil(1000).try_into().unwrap_or(60))
     }
 
     /// Holds a failure against an address.
@@ -61,7 +71,7 @@ impl Penalties {
         if since.elapsed() >= WINDOW {
             (*since, *failures) = (now, 0);
         }
-        *failures += 1;
+        *failures = failures.saturating_add(1);
     }
 }
 
@@ -85,7 +95,12 @@ mod tests {
         }
         assert!(penalties.is_barred(guilty));
         assert!(!penalties.is_barred(other));
-        tokio::time::advance(WINDOW).await;
+        assert_eq!(penalties.retry_after(guilty), 60);
+        tokio::time::advance(Duration::from_millis(39_500)).await;
+        assert_eq!(penalties.retry_after(guilty), 21, "the minute counts from the first failure");
+        tokio::time::advance(Duration::from_millis(20_499)).await;
+        assert_eq!((penalties.is_barred(guilty), penalties.retry_after(guilty)), (true, 1));
+        tokio::time::advance(Duration::from_millis(1)).await;
         assert!(!penalties.is_barred(guilty));
     }
 

@@ -98,7 +98,7 @@ impl ControlPort {
             let who = found.who.clone();
             return Ok(Proven { who, key: is_proof.then_some(found), certificate: None });
         }
-        if presented.is_empty() && !self.penalties.is_barred(caller.peer.ip()) {
+        if presented.is_empty() {
             return Err(Reason::Unauthorized);
         }
         self.held_against(caller)?;

@@ -19,6 +19,8 @@ use super::{End, Guard, GuardHandle};
 /// How long a connection has been idle when it comes to rest. A client that loads a page or that is one of many busy
 /// ones comes back sooner.
 pub(super) const REST: Duration = Duration::from_millis(200);
+/// How long a connection that is to leave waits for the rest of a request that has begun.
+const BEGUN: Duration = Duration::from_secs(2);
 /// Room for the first bytes behind a rest: most requests.
 const FIRST_READ: usize = 1024;
 
@@ -54,7 +56,9 @@ where
             }
         }
         if is_leaving {
-            if let Some(result) = until_known(&mut served, handle).await {
+            // On the heap: most of its life a connection does not leave.
+            let known = Box::pin(tokio::time::timeout(BEGUN, until_known(&mut served, handle)));
+            if let Ok(Some(result)) = known.await {
                 return result;
             }
             Pin::new(&mut *served).graceful_shutdown();
@@ -94,7 +98,7 @@ where
 
 /// Polls a library until the connection ends, or there is nothing that the client has begun and the library does not
 /// know of: then there is no result. Told to leave before that, it would take the connection for an idle one and close
-/// it without an answer. The guard sees to it that what has begun is soon complete, or refused.
+/// it without an answer.
 async fn until_known<F: Future + Unpin>(served: &mut F, handle: &GuardHandle) -> Option<F::Output> {
     poll_fn(|cx| match Pin::new(&mut *served).poll(cx) {
         Poll::Ready(result) => Poll::Ready(Some(result)),

@@ -648,11 +648,11 @@ async fn a_request_that_is_not_gone_on_with_does_not_keep_a_connection_that_is_t
     world.send(GET).await;
     world.until("\r\n\r\nok").await;
     world.send("GET /o").await;
-    let start = Instant::now();
     sleep(Duration::from_secs(1)).await;
     world.leave.notify_one();
-    assert!(world.rest().await.starts_with("HTTP/1.1 408 "));
-    assert_eq!(start.elapsed().as_secs(), HEADER_TIMEOUT.as_secs());
+    let start = Instant::now();
+    assert_eq!(world.rest().await, "");
+    assert!((2..4).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
 
     let mut gone = self::world();
     gone.send("GET /o").await;

@@ -306,7 +306,7 @@ impl Api {
     fn presence<'a>(&'a self, model: &'a Model) -> Presence<'a> {
         let online: HashSet<String> =
             self.sessions.list().iter().map(|agent| agent.identity().to_ascii_lowercase()).collect();
-        Presence { model, online, remarks: Box::new(|resource| self.remarks(resource)) }
+        Presence { model, online, api: self }
     }
 
     /// What of a resource comes to nothing here, for people.

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use adit_control::changes::Stored;
-use adit_control::model::{Credential, Kind, Model, Resource, TokenSecret, rfc3339};
+use adit_control::model::{Credential, Kind, Model, TokenSecret, rfc3339};
 use adit_proto::name::Name;
 use axum::body::Body;
 use axum::response::Response;
@@ -11,6 +11,8 @@ use http::StatusCode;
 use http::header::{self, HeaderValue};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+
+use super::Api;
 
 /// A JSON answer. It is never kept by anybody in between.
 pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response<Body> {
@@ -46,8 +48,8 @@ pub(super) fn empty(status: StatusCode) -> Response<Body> {
 /// What items say beside the fields of their resources.
 pub(super) struct Presence<'a> {
     pub(super) model: &'a Model,
-    /// What of a resource comes to nothing here.
-    pub(super) remarks: Box<dyn Fn(&Resource) -> Vec<String> + 'a>,
+    /// Knows what of a resource comes to nothing here.
+    pub(super) api: &'a Api,
     /// Folded names of whoever has a session now.
     pub(super) online: HashSet<String>,
 }
@@ -74,7 +76,7 @@ pub(super) fn item(stored: &Stored, presence: &Presence<'_>) -> Value {
     if stored.resource.kind() == Kind::Token {
         fields.insert("secrets".to_owned(), Value::Array(secrets(presence.model, name)));
     }
-    let remarks = (presence.remarks)(&stored.resource);
+    let remarks = presence.api.remarks(&stored.resource);
     if !remarks.is_empty() {
         fields.insert("remarks".to_owned(), json!(remarks));
     }

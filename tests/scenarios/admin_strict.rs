@@ -1,7 +1,8 @@
 //! What the admin interface does not take, from whom it takes no more, and what is done together or not at all.
 
-use adit_testkit::World;
+use adit_testkit::certificate::credulous;
 use adit_testkit::world::local_token;
+use adit_testkit::{Wire, World};
 use serde_json::{Value, json};
 
 use super::admin::{ADMIN, ask, ask_with, code, send, world};
@@ -156,5 +157,37 @@ async fn a_route_from_a_port_of_the_gateway_itself_is_refused() {
             ask(&world, "POST /v1/apply", json!({ "resources": [route], "dry_run": true })).await;
         assert_eq!(status, 409, "a dry run says so too");
     }
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn who_still_sends_what_is_refused_by_its_head_reads_why_and_can_go_on() {
+    let world = world().await;
+    let body = vec![b'x'; 40_000];
+    let head = |fields: &str| {
+        let length = body.len();
+        format!(
+            "POST /v1/services HTTP/1.1\r\nhost: a\r\n{fields}content-type: text/plain\r\ncontent-length: {length}\r\n\r\n"
+        )
+    };
+    let mut wire = Wire::tls(world.control(), &credulous(&[b"http/1.1"])).await;
+    for round in 0..3 {
+        wire.send(head(ADMIN)).await;
+        // What comes in answer to this half, if anything, is on its way now.
+        let early = tokio::time::timeout(std::time::Duration::from_millis(100), wire.fill()).await;
+        assert!(early.is_err(), "{round}: it was answered while it was sent");
+        wire.send(&body).await;
+        assert_eq!(wire.reply().await.status(), 415, "{round}: on the same connection");
+    }
+    // Who has shown nothing is sent away, with an answer.
+    let mut wire = Wire::tls(world.control(), &credulous(&[b"http/1.1"])).await;
+    wire.send(head("")).await;
+    wire.send(&body).await;
+    assert_eq!(wire.reply().await.status(), 401);
+    wire.ended().await;
+    // Who waits for a word before it sends is not asked to send.
+    let mut wire = Wire::tls(world.control(), &credulous(&[b"http/1.1"])).await;
+    wire.send(head("expect: 100-continue\r\n")).await;
+    assert_eq!(wire.reply().await.status(), 401);
     world.finish().await;
 }

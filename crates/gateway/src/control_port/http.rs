@@ -23,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio_websockets::ServerBuilder;
 
+use super::rest::{self, Lent};
 use super::{Caller, ControlPort};
 use crate::api::{Admin, Problem};
 use crate::refusal::REASON;
@@ -130,7 +131,33 @@ impl Endpoint {
 
 async fn answer(request: Request<Incoming>, caller: &Caller, port: &Arc<ControlPort>) -> Response<Body> {
     let endpoint = Endpoint::of(&request);
-    if request.headers().get_all(header::AUTHORIZATION).iter().nth(1).is_some() {
+    if endpoint == Endpoint::Connect && !has_two_credentials(&request) {
+        return match upgrade(request, caller, port) {
+            Ok(response) => response,
+            Err(mut response) => {
+                response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
+                port.observe.control_request(response.status().as_u16(), endpoint.label());
+                response
+            }
+        };
+    }
+    let (request, rest) = rest::lend(request);
+    let response = answer_to(endpoint, request, caller, port).await;
+    rest.read_away().await;
+    response
+}
+
+fn has_two_credentials<B>(request: &Request<B>) -> bool {
+    request.headers().get_all(header::AUTHORIZATION).iter().nth(1).is_some()
+}
+
+async fn answer_to(
+    endpoint: Endpoint,
+    request: Request<Lent<Incoming>>,
+    caller: &Caller,
+    port: &Arc<ControlPort>,
+) -> Response<Body> {
+    if has_two_credentials(&request) {
         // Which one counts would be a matter of who reads them: a proxy in front might see the other one.
         let mut response = match endpoint {
             Endpoint::Admin => port.admin.refuse(request.uri().path(), Problem::two_credentials()),
@@ -147,16 +174,6 @@ async fn answer(request: Request<Incoming>, caller: &Caller, port: &Arc<ControlP
         }
         port.observe.control_request(response.status().as_u16(), endpoint.label());
         return response;
-    }
-    if endpoint == Endpoint::Connect {
-        return match upgrade(request, caller, port) {
-            Ok(response) => response,
-            Err(mut response) => {
-                response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
-                port.observe.control_request(response.status().as_u16(), endpoint.label());
-                response
-            }
-        };
     }
     let mut response = if matches!(*request.method(), Method::GET | Method::HEAD) {
         match endpoint {
@@ -190,7 +207,7 @@ async fn answer(request: Request<Incoming>, caller: &Caller, port: &Arc<ControlP
 }
 
 /// The admin interface. Who asks is known before anything of the body is read.
-async fn admin(request: Request<Incoming>, caller: &Caller, port: &Arc<ControlPort>) -> Response<Body> {
+async fn admin(request: Request<Lent<Incoming>>, caller: &Caller, port: &Arc<ControlPort>) -> Response<Body> {
     let path = request.uri().path();
     if Admin::is_open(request.method(), path) {
         let failed = || port.held_against(caller).err().map(|reason| no_proof(reason, caller, port));

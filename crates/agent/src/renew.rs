@@ -214,7 +214,8 @@ fn due(not_before: u64, not_after: u64, spread: f64) -> SystemTime {
 }
 
 async fn wait_until(due: SystemTime, now: impl Fn() -> SystemTime) {
-    while let Ok(left) = due.duration_since(now()) {
+    // At the very moment nothing is left, and no time would pass.
+    while let Some(left) = due.duration_since(now()).ok().filter(|left| !left.is_zero()) {
         tokio::time::sleep(left.min(NAP)).await;
     }
 }

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 const SHORT: Duration = Duration::from_millis(300);
 
 /// Answers half, and the other half when told.
-async fn half(go: &Signal) -> Upstream {
+pub(crate) async fn half(go: &Signal) -> Upstream {
     let go = go.clone();
     Upstream::scripted(move |mut wire| {
         let go = go.clone();

@@ -6,9 +6,11 @@ use adit_testkit::gateway::StartError;
 use adit_testkit::gateway::config::{HttpListener, Tls};
 use adit_testkit::ports::free;
 use adit_testkit::tcp::Tcp;
-use adit_testkit::{AgentPlan, Signal, Upstream, Wire, World, until, within};
+use adit_testkit::{AgentPlan, Signal, Wire, World, until, within};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+
+use crate::drain::half;
 
 fn listener(port: u16) -> HttpListener {
     HttpListener { listen: ([127, 0, 0, 1], port).into(), tls: None, lb_proxy_protocol: false }
@@ -22,22 +24,6 @@ async fn refuses(address: SocketAddr) {
         }
     })
     .await;
-}
-
-/// Answers half, and the other half when told.
-async fn half(go: &Signal) -> Upstream {
-    let go = go.clone();
-    Upstream::scripted(move |mut wire| {
-        let go = go.clone();
-        async move {
-            while wire.head().await.is_some() {
-                wire.send("HTTP/1.1 200 X\r\ncontent-length: 8\r\n\r\nhalf").await;
-                go.given(1).await;
-                drop(wire.try_send("rest").await);
-            }
-        }
-    })
-    .await
 }
 
 #[tokio::test]

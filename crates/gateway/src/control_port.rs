@@ -44,7 +44,7 @@ mod pace;
 mod penalty;
 pub(crate) mod proving;
 pub(crate) mod quic;
-mod rest;
+mod remainder;
 mod unproved;
 
 /// Connections at once that are not sessions: handshakes, and callers of the HTTP face. More wait in the kernel.

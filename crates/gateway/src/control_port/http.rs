@@ -23,7 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio_websockets::ServerBuilder;
 
-use super::rest::{self, Lent};
+use super::remainder::{self, Lent};
 use super::{Caller, ControlPort};
 use crate::api::{Admin, Problem};
 use crate::refusal::REASON;
@@ -141,9 +141,9 @@ async fn answer(request: Request<Incoming>, caller: &Caller, port: &Arc<ControlP
             }
         };
     }
-    let (request, rest) = rest::lend(request);
+    let (request, remainder) = remainder::lend(request);
     let response = answer_to(endpoint, request, caller, port).await;
-    rest.read_away().await;
+    remainder.read_away().await;
     response
 }
 

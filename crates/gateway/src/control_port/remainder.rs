@@ -28,18 +28,18 @@ pub(super) struct Lent<B> {
 
 /// Where it comes back to.
 #[derive(Debug)]
-pub(super) struct Rest<B> {
+pub(super) struct Remainder<B> {
     back: Arc<Mutex<Option<B>>>,
     /// It waits for a word before it sends its body, and sends none after a no. Reading would be that word.
     waits: bool,
 }
 
 /// Lends the body of a request.
-pub(super) fn lend<B>(request: Request<B>) -> (Request<Lent<B>>, Rest<B>) {
+pub(super) fn lend<B>(request: Request<B>) -> (Request<Lent<B>>, Remainder<B>) {
     let back = Arc::new(Mutex::new(None));
     let waits = request.headers().contains_key(header::EXPECT);
-    let rest = Rest { back: Arc::clone(&back), waits };
-    (request.map(|body| Lent { body: Some(body), back }), rest)
+    let remainder = Remainder { back: Arc::clone(&back), waits };
+    (request.map(|body| Lent { body: Some(body), back }), remainder)
 }
 
 impl<B> Drop for Lent<B> {
@@ -68,7 +68,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Lent<B> {
     }
 }
 
-impl<B: Body<Data = Bytes> + Unpin> Rest<B> {
+impl<B: Body<Data = Bytes> + Unpin> Remainder<B> {
     /// Reads what is left, up to a bound. Nothing is left if the body is still in use. Cancel safe.
     pub(super) async fn read_away(self) {
         let Some(mut body) = self.back.lock().take().filter(|_| !self.waits) else { return };
